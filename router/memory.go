@@ -78,8 +78,7 @@ func (m *Memory) Attach(_ context.Context, user int64, slot Slot, e Entry) (Atta
 	case old == nil && u.slot == 0:
 		u.slot, u.entry = slot, e
 	case old == nil:
-		// A new slice: Lookup may still be reading the old one's elements.
-		u.more = append(u.more[:len(u.more):len(u.more)], slotEntry{slot, e})
+		u.more = append(u.more, slotEntry{slot, e})
 	case old.Ref == e.Ref:
 		old.LoginEpoch = max(old.LoginEpoch, e.LoginEpoch)
 		old.AttachNo = max(old.AttachNo, e.AttachNo)

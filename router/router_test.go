@@ -1,0 +1,163 @@
+package router
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/rs/zerolog"
+)
+
+type kick struct {
+	user     int64
+	slot     Slot
+	conn     uint64
+	newLogin bool
+}
+
+// table is a Local that writes down what it gets.
+type table struct {
+	pushed []Delivery
+	hinted []Hint
+	kicked []kick
+	calls  int
+}
+
+func (l *table) Push(ds []Delivery) { l.calls++; l.pushed = append(l.pushed, ds...) }
+func (l *table) Hint(hs []Hint)     { l.calls++; l.hinted = append(l.hinted, hs...) }
+func (l *table) Kick(user int64, slot Slot, conn uint64, newLogin bool) {
+	l.kicked = append(l.kicked, kick{user, slot, conn, newLogin})
+}
+
+func newRouter(t testing.TB, d Directory) (*Router, *table) {
+	r, err := New(Options{Node: 1, Incarnation: 2, Directory: d, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	l := &table{}
+	r.SetLocal(l)
+	return r, l
+}
+
+func TestDeliverReachesAttachedUsersInOneCall(t *testing.T) {
+	ctx := context.Background()
+	d := NewMemory(time.Now)
+	r, l := newRouter(t, d)
+	for user, conn := range map[int64]uint64{1: 11, 3: 31} {
+		if _, err := r.Attach(ctx, user, 1, conn, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A second device of user 1: still one delivery a message.
+	if _, err := r.Attach(ctx, 1, 3, 12, 2); err != nil {
+		t.Fatal(err)
+	}
+	// User 4 is attached elsewhere, user 5 to an earlier run of this node.
+	_, _ = d.Attach(ctx, 4, 1, Entry{Ref: Ref{Node: 9, Incarnation: 1, Conn: 41}, LoginEpoch: 1})
+	_, _ = d.Attach(ctx, 5, 1, Entry{Ref: Ref{Node: 1, Incarnation: 1, Conn: 51}, LoginEpoch: 1})
+
+	r.Deliver(ctx, []Delivery{{User: 1, Seq: 1}, {User: 2, Seq: 1}, {User: 1, Seq: 2}, {User: 4, Seq: 1}, {User: 5, Seq: 1}, {User: 3, Seq: 1}, {User: 1, Seq: 3}})
+	var got [][2]uint64
+	for _, p := range l.pushed {
+		got = append(got, [2]uint64{uint64(p.User), p.Seq})
+	}
+	if want := [][2]uint64{{1, 1}, {1, 2}, {3, 1}, {1, 3}}; !slices.Equal(got, want) || l.calls != 1 {
+		t.Fatalf("pushed %v in %d calls, want %v in one", got, l.calls, want)
+	}
+	if n := testutil.ToFloat64(r.metrics.dropped.WithLabelValues("elsewhere")); n != 2 {
+		t.Errorf("%v deliveries counted as elsewhere, want 2", n)
+	}
+
+	r.Hint(ctx, []Hint{{User: 2}, {User: 3}})
+	if len(l.hinted) != 1 || l.hinted[0].User != 3 {
+		t.Errorf("hinted %v, want user 3", l.hinted)
+	}
+	if rs, _ := r.Online(ctx, 1); len(rs) != 2 {
+		t.Errorf("user 1 is online %d times, want 2", len(rs))
+	}
+	if err := r.Detach(ctx, 3, 1, 31); err != nil {
+		t.Fatal(err)
+	}
+	l.pushed = nil
+	r.Deliver(ctx, []Delivery{{User: 3, Seq: 2}})
+	if len(l.pushed) != 0 {
+		t.Errorf("pushed %v to a user who left", l.pushed)
+	}
+}
+
+func TestAttachKicksTheLoser(t *testing.T) {
+	ctx := context.Background()
+	d := NewMemory(time.Now)
+	r, l := newRouter(t, d)
+	attach := func(conn, epoch uint64) Attached {
+		a, err := r.Attach(ctx, 1, 1, conn, epoch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	attach(10, 1)
+	attach(11, 1) // the same device again
+	attach(12, 2) // a newer login
+	if want := []kick{{1, 1, 10, false}, {1, 1, 11, true}}; !slices.Equal(l.kicked, want) {
+		t.Fatalf("kicked %+v, want %+v", l.kicked, want)
+	}
+	if a := attach(13, 1); !a.Lost || !a.NewLogin || len(l.kicked) != 2 {
+		t.Fatalf("an old login attached: %+v, kicked %+v", a, l.kicked)
+	}
+	// What an earlier run of this node left behind has no connection to kick.
+	_, _ = d.Attach(ctx, 2, 1, Entry{Ref: Ref{Node: 1, Incarnation: 1, Conn: 10}, LoginEpoch: 1})
+	if a, err := r.Attach(ctx, 2, 1, 20, 1); err != nil || a.Lost || len(l.kicked) != 2 {
+		t.Fatalf("after an earlier run: %+v %v, kicked %+v", a, err, l.kicked)
+	}
+}
+
+func TestOptionsValidate(t *testing.T) {
+	reg, d := prometheus.NewRegistry(), NewMemory(time.Now)
+	for name, opt := range map[string]Options{
+		"no node":      {Directory: d, Metrics: reg},
+		"no directory": {Node: 1, Metrics: reg},
+		"no metrics":   {Node: 1, Directory: d},
+	} {
+		if _, err := New(opt); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestDeliverDoesNotAllocate(t *testing.T) {
+	ctx := context.Background()
+	r, l := newRouter(t, NewMemory(time.Now))
+	for u := int64(1); u <= 64; u++ {
+		_, _ = r.Attach(ctx, u, 1, uint64(u), 1)
+	}
+	ds := make([]Delivery, 64)
+	for i := range ds {
+		ds[i] = Delivery{User: int64(i + 1), Seq: 1}
+	}
+	l.pushed = make([]Delivery, 0, 1<<20)
+	if n := testing.AllocsPerRun(1000, func() { r.Deliver(ctx, ds); l.pushed = l.pushed[:0] }); n >= 1 {
+		t.Errorf("%v allocations for a batch of %d", n, len(ds))
+	}
+}
+
+func BenchmarkDeliver(b *testing.B) {
+	ctx := context.Background()
+	r, l := newRouter(b, NewMemory(time.Now))
+	ds := make([]Delivery, 128)
+	for i := range ds {
+		u := int64(i%64 + 1)
+		_, _ = r.Attach(ctx, u, 1, uint64(u), 1)
+		ds[i] = Delivery{User: u, Seq: 1}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		r.Deliver(ctx, ds)
+		l.pushed = l.pushed[:0]
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(ds)), "ns/delivery")
+}
