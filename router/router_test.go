@@ -129,22 +129,6 @@ func TestOptionsValidate(t *testing.T) {
 	}
 }
 
-func TestDeliverDoesNotAllocate(t *testing.T) {
-	ctx := context.Background()
-	r, l := newRouter(t, NewMemory(time.Now))
-	for u := int64(1); u <= 64; u++ {
-		_, _ = r.Attach(ctx, u, 1, uint64(u), 1)
-	}
-	ds := make([]Delivery, 64)
-	for i := range ds {
-		ds[i] = Delivery{User: int64(i + 1), Seq: 1}
-	}
-	l.pushed = make([]Delivery, 0, 1<<20)
-	if n := testing.AllocsPerRun(1000, func() { r.Deliver(ctx, ds); l.pushed = l.pushed[:0] }); n >= 1 {
-		t.Errorf("%v allocations for a batch of %d", n, len(ds))
-	}
-}
-
 func BenchmarkDeliver(b *testing.B) {
 	ctx := context.Background()
 	r, l := newRouter(b, NewMemory(time.Now))
