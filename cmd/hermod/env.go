@@ -1,0 +1,101 @@
+package main
+
+import (
+	"encoding"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const envPrefix = "HERMOD_"
+
+// setting is one key of the configuration, as reflection finds it.
+type setting struct {
+	key   string // section.key
+	help  string
+	value reflect.Value
+}
+
+// env is the setting's name in the environment.
+func (s setting) env() string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))
+}
+
+// settings lists every key of cfg, in the order of the file; the values point
+// into cfg.
+func settings(cfg *Config) []setting {
+	var out []setting
+	root := reflect.ValueOf(cfg).Elem()
+	for i := range root.NumField() {
+		section, name := root.Field(i), root.Type().Field(i).Tag.Get("toml")
+		for j := range section.NumField() {
+			f := section.Type().Field(j)
+			out = append(out, setting{
+				key:   name + "." + f.Tag.Get("toml"),
+				help:  f.Tag.Get("help"),
+				value: section.Field(j),
+			})
+		}
+	}
+	return out
+}
+
+// applyEnv overrides cfg from HERMOD_SECTION_KEY variables. One that names no
+// key is an error, like an unknown key of the file.
+func applyEnv(cfg *Config, environ []string) error {
+	all := settings(cfg)
+	var errs []error
+	for _, kv := range environ {
+		name, text, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, envPrefix) {
+			continue
+		}
+		i := slices.IndexFunc(all, func(s setting) bool { return s.env() == name })
+		if i < 0 {
+			errs = append(errs, fmt.Errorf("environment: %s names no setting; «hermod check --defaults» prints all keys", name))
+			continue
+		}
+		if err := setText(all[i].value, text); err != nil {
+			errs = append(errs, fmt.Errorf("environment: %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// setText parses text into v by v's type; lists are separated by commas.
+func setText(v reflect.Value, text string) error {
+	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		return u.UnmarshalText([]byte(text))
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", text)
+		}
+		v.SetBool(b)
+	case reflect.Int:
+		n, err := strconv.ParseInt(text, 10, 32)
+		if err != nil {
+			return fmt.Errorf("%q is no whole number", text)
+		}
+		v.SetInt(n)
+	case reflect.Uint32:
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return fmt.Errorf("%q is no whole number from 0", text)
+		}
+		v.SetUint(n)
+	case reflect.Slice:
+		list := strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
+		v.Set(reflect.ValueOf(list))
+	default:
+		return fmt.Errorf("a %s cannot be set from the environment", v.Kind())
+	}
+	return nil
+}
