@@ -98,10 +98,16 @@ func AppendFrame(dst []byte, f *Frame) ([]byte, error) {
 // keep payload. Fields that this version does not know are skipped and not
 // kept; if the body itself is unknown, f.Body is nil: answer UNKNOWN_REQUEST
 // (or ignore it, where the id is 0). A payload that is no Frame is a
-// *FrameError with BAD_FRAME; f is then empty.
+// *FrameError with BAD_FRAME; f is then empty. So is one with a group, with
+// text that is not UTF-8, or with more submessages than MaxMessages allows:
+// that is found before anything is allocated for it.
 func Decode(payload []byte, f *Frame) error {
-	opts := gproto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxNesting}
-	if err := opts.Unmarshal(payload, f); err != nil {
+	err := checkShape(payload)
+	if err == nil {
+		opts := gproto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxNesting}
+		err = opts.Unmarshal(payload, f)
+	}
+	if err != nil {
 		f.Reset()
 		return &FrameError{Code: ErrorCode_ERROR_CODE_BAD_FRAME, Cause: err}
 	}

@@ -47,7 +47,8 @@ const (
 	ErrorCode_ERROR_CODE_INVALID_ARGUMENT ErrorCode = 1007
 	// First byte, login, frame or heartbeat did not come in time. Closes.
 	ErrorCode_ERROR_CODE_TIMEOUT ErrorCode = 1008
-	// Wrong name, password, token or secret. Closes.
+	// Wrong name, password, token or secret. Answering Hello, it closes, as any
+	// error does there; answering ChangePassword (wrong old password), not.
 	ErrorCode_ERROR_CODE_UNAUTHENTICATED ErrorCode = 2001
 	// The access token has expired: use the device secret. Closes.
 	ErrorCode_ERROR_CODE_TOKEN_EXPIRED ErrorCode = 2002
@@ -197,7 +198,8 @@ type Frame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// id is chosen by the client for a request, above 0 and unique among the
 	// requests it has open; the answer repeats it. 0 marks what needs no answer:
-	// a server event, or a client's one-way notice (DeliveryAck, Typing).
+	// a server event, or a client's one-way notice (DeliveryAck, Typing). A
+	// request with id 0 cannot be answered: BAD_FRAME.
 	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Tags 2-15 take one byte and are kept for what is sent once a message.
 	//

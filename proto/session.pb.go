@@ -953,13 +953,17 @@ func (x *Welcome) GetConnection() string {
 type Limits struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	HeartbeatSeconds uint32                 `protobuf:"varint,1,opt,name=heartbeat_seconds,json=heartbeatSeconds,proto3" json:"heartbeat_seconds,omitempty"`
-	MaxFrameBytes    uint32                 `protobuf:"varint,2,opt,name=max_frame_bytes,json=maxFrameBytes,proto3" json:"max_frame_bytes,omitempty"`
-	MaxContentBytes  uint32                 `protobuf:"varint,3,opt,name=max_content_bytes,json=maxContentBytes,proto3" json:"max_content_bytes,omitempty"`
+	// max_frame_bytes is the largest payload, in either direction.
+	MaxFrameBytes   uint32 `protobuf:"varint,2,opt,name=max_frame_bytes,json=maxFrameBytes,proto3" json:"max_frame_bytes,omitempty"`
+	MaxContentBytes uint32 `protobuf:"varint,3,opt,name=max_content_bytes,json=maxContentBytes,proto3" json:"max_content_bytes,omitempty"`
 	// event_window: so many events may be on their way unacknowledged.
 	EventWindow uint32 `protobuf:"varint,4,opt,name=event_window,json=eventWindow,proto3" json:"event_window,omitempty"`
 	// max_in_flight: so many requests may be open at a time.
-	MaxInFlight   uint32 `protobuf:"varint,5,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
+	MaxInFlight uint32 `protobuf:"varint,5,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
+	// max_sync_events is the most that `limit` means in SyncRequest, GetHistory,
+	// ListConversations and ListBlocks; 0 and more than this mean this.
 	MaxSyncEvents uint32 `protobuf:"varint,6,opt,name=max_sync_events,json=maxSyncEvents,proto3" json:"max_sync_events,omitempty"`
+	// max_ids: so many ids or conversations in one GetProfiles or GetMarks.
 	MaxIds        uint32 `protobuf:"varint,7,opt,name=max_ids,json=maxIds,proto3" json:"max_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
