@@ -1,0 +1,363 @@
+package conn
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/hermod-im/hermod/proto"
+)
+
+// lingerBytes is how much input a closing connection may still send before it
+// is cut off.
+const lingerBytes = 256 << 10
+
+// loop is what belongs to one gnet event loop. Methods run on that loop unless
+// they say otherwise.
+type loop struct {
+	srv   *Server
+	el    gnet.EventLoop
+	wheel wheel
+	slow  []*Conn // output is waiting: looked at on every tick
+	spare []*Conn // the dirty list of the round before, reused
+	stats loopStats
+
+	// Scratch for TLS: records on their way to gnet, a record that crypto/tls
+	// reads, and what it decrypts to.
+	wire, record, open []byte
+	pending            atomic.Int64 // bytes in outboxes
+	slowSize           atomic.Int32 // len(slow), for the ticker
+
+	// mu joins the other goroutines to the loop. dead is set before gnet
+	// closes its pollers: an Execute after that would write its eight wake-up
+	// bytes to whatever file has got the descriptor since.
+	mu    sync.Mutex
+	dirty []*Conn
+	tasks []func()
+	tick  bool
+	awake bool // Run is on its way
+	dead  bool
+}
+
+type loopStats struct{ bytesIn, bytesOut, framesIn, framesOut uint64 }
+
+// push asks the loop to look at c. Any goroutine; one wake-up per burst.
+func (l *loop) push(c *Conn) {
+	l.mu.Lock()
+	l.dirty = append(l.dirty, c)
+	l.wakeLocked()
+	l.mu.Unlock()
+}
+
+// post runs f on the loop; false: the loop has ended. Any goroutine.
+func (l *loop) post(f func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dead {
+		return false
+	}
+	l.tasks = append(l.tasks, f)
+	l.wakeLocked()
+	return true
+}
+
+// ticked makes the loop turn its wheel. Any goroutine.
+func (l *loop) ticked() {
+	l.mu.Lock()
+	l.tick = true
+	l.wakeLocked()
+	l.mu.Unlock()
+}
+
+func (l *loop) wakeLocked() {
+	if l.awake || l.dead {
+		return
+	}
+	l.awake = l.el.Execute(context.Background(), l) == nil
+}
+
+// end is called when the engine stops: nothing is posted any more.
+func (l *loop) end() {
+	l.mu.Lock()
+	l.dead = true
+	l.mu.Unlock()
+}
+
+// Run is gnet's callback for Execute.
+func (l *loop) Run(context.Context) error {
+	l.mu.Lock()
+	dirty, tasks, tick := l.dirty, l.tasks, l.tick
+	l.dirty, l.tasks, l.tick, l.awake = l.spare[:0], nil, false, false
+	l.mu.Unlock()
+	for i, c := range dirty {
+		l.guard(c, l.look)
+		dirty[i] = nil
+	}
+	l.spare = dirty[:0]
+	for _, f := range tasks {
+		l.guard(nil, func(*Conn) { f() })
+	}
+	if tick {
+		l.turn()
+	}
+	return nil
+}
+
+// guard runs f and survives it; only c pays.
+func (l *loop) guard(c *Conn, f func(*Conn)) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.srv.panicked(p, c)
+			if c != nil {
+				l.kill(c, ReasonPanic)
+			}
+		}
+	}()
+	f(c)
+}
+
+// turn is one tick: deadlines, and output that was waiting for the kernel.
+func (l *loop) turn() {
+	l.wheel.advance(l.srv.elapsed(), func(c *Conn) { l.guard(c, l.expire) })
+	keep := l.slow[:0]
+	for _, c := range l.slow {
+		l.guard(c, l.poll)
+		if c.slow && !c.gone {
+			keep = append(keep, c)
+		}
+	}
+	clear(l.slow[len(keep):])
+	l.slow = keep
+	l.slowSize.Store(int32(len(keep)))
+	l.srv.metrics.flush(&l.stats)
+}
+
+// look is for a connection that another goroutine has marked.
+func (l *loop) look(c *Conn) {
+	if c.gone {
+		return
+	}
+	if c.s.phase == phaseLogin && c.heartbeat.Load() != 0 {
+		c.s.accept(l.srv.clock())
+		l.inbound(c)
+		return
+	}
+	l.flush(c)
+}
+
+// arm puts c into the wheel for its next deadline.
+func (l *loop) arm(c *Conn, now stamp) {
+	at, _ := c.s.deadline(c.heartbeat.Load(), l.srv.limits.Load())
+	l.wheel.arm(c, at.since(now))
+}
+
+// expire is the wheel's visit.
+func (l *loop) expire(c *Conn) {
+	now := l.srv.clock()
+	at, why := c.s.deadline(c.heartbeat.Load(), l.srv.limits.Load())
+	if at.since(now) > 0 {
+		l.arm(c, now)
+		return
+	}
+	switch c.s.phase {
+	case phaseProxy, phaseTLS, phaseClosing:
+		l.kill(c, why)
+		return
+	}
+	c.cork()
+	c.Close(why, proto.Errorf(proto.ErrorCode_ERROR_CODE_TIMEOUT, ""))
+	l.flush(c)
+	if !c.gone {
+		l.arm(c, now)
+	}
+}
+
+// cork keeps what is sent from now on from waking the loop, which is here
+// already and flushes before it leaves.
+func (c *Conn) cork() {
+	c.mu.Lock()
+	c.dirty = true
+	c.mu.Unlock()
+}
+
+// flush gives the outbox to gnet, if gnet has nothing left of the last one:
+// so gnet's own unbounded buffer never holds more than one outbox.
+func (l *loop) flush(c *Conn) {
+	kernel := c.gc.OutboundBuffered()
+	var out *buffer
+	c.mu.Lock()
+	c.dirty = false
+	if kernel == 0 {
+		out, c.out = c.out, nil
+	}
+	c.kernel = int32(kernel)
+	if out != nil {
+		c.kernel += int32(len(out.b))
+	}
+	c.mu.Unlock()
+	if out != nil {
+		l.pending.Add(-int64(len(out.b)))
+		l.stats.framesOut += uint64(out.frames)
+		l.write(c, out.b)
+		l.srv.buffers.put(out)
+		if c.gone {
+			return
+		}
+		c.moved = l.srv.clock()
+		kernel = c.gc.OutboundBuffered()
+	}
+	l.settle(c, kernel)
+}
+
+// settle follows a flush: who waits for the kernel is polled, who waited for
+// room is served again, who is shut takes its next step.
+func (l *loop) settle(c *Conn, kernel int) {
+	c.mu.Lock()
+	c.kernel = int32(kernel)
+	waiting, shut := c.bufferedLocked() > 0, c.shut
+	resume := c.run == runPaused && c.bufferedLocked() <= l.srv.limits.Load().OutboxBytes/2
+	if resume {
+		c.run = runQueued
+	}
+	c.mu.Unlock()
+	if resume {
+		l.srv.queue.push(c)
+	}
+	if shut {
+		l.closing(c, waiting)
+		if c.gone {
+			return
+		}
+	}
+	if waiting && !c.slow {
+		c.slow, c.moved = true, l.srv.clock()
+		l.slow = append(l.slow, c)
+		l.slowSize.Store(int32(len(l.slow)))
+	} else if !waiting {
+		c.slow = false
+	}
+}
+
+// closing takes a shut connection one step further: once everything is with
+// the kernel, say that nothing follows, and wait for the client to close. To
+// close at once would make the kernel answer bytes that are still coming in
+// with a reset, which throws away the last frames on the client's side.
+func (l *loop) closing(c *Conn, waiting bool) {
+	now := l.srv.clock()
+	if c.s.phase != phaseClosing {
+		if c.s.phase < phaseHello {
+			l.kill(c, ReasonUnknown)
+			return
+		}
+		c.s.phase, c.s.need = phaseClosing, 0
+		c.s.closeAt = now.plus(l.srv.limits.Load().CloseGrace)
+		c.s.started = false
+		l.arm(c, now)
+	}
+	if waiting || c.s.started {
+		return
+	}
+	c.s.started = true // the FIN is sent once
+	if c.tls != nil {
+		l.closeNotify(c)
+		if c.gone {
+			return
+		}
+	}
+	if err := unix.Shutdown(c.gc.Fd(), unix.SHUT_WR); err != nil {
+		l.kill(c, ReasonUnknown)
+	}
+}
+
+// poll looks at a connection whose output waits for the kernel: gnet does not
+// tell when its buffer moves.
+func (l *loop) poll(c *Conn) {
+	if c.gone || !c.slow {
+		return
+	}
+	kernel := c.gc.OutboundBuffered()
+	now := l.srv.clock()
+	c.mu.Lock()
+	if kernel < int(c.kernel) {
+		c.moved = now
+	}
+	c.mu.Unlock()
+	if lim := l.srv.limits.Load(); now.since(c.moved.plus(lim.OutboxStall)) > 0 {
+		l.kill(c, ReasonStalled)
+		return
+	}
+	l.flush(c)
+}
+
+// write gives b to gnet, encrypted where needed. gnet may close c meanwhile.
+func (l *loop) write(c *Conn, b []byte) {
+	if c.tls != nil {
+		l.writeTLS(c, b)
+		return
+	}
+	l.writeRaw(c, b)
+}
+
+func (l *loop) writeRaw(c *Conn, b []byte) {
+	l.stats.bytesOut += uint64(len(b))
+	if _, err := c.gc.Write(b); err != nil {
+		l.kill(c, ReasonIOError)
+	}
+}
+
+// kill closes c now. reason holds unless c is shut for another one already.
+func (l *loop) kill(c *Conn, reason Reason) {
+	if c.gone {
+		return
+	}
+	c.mu.Lock()
+	if !c.shut {
+		c.shut, c.reason = true, reason
+	}
+	c.mu.Unlock()
+	if err := l.el.Close(c.gc); err != nil {
+		l.srv.log.Debug().Err(err).Uint64("conn", c.id).Msg("closing a socket")
+	}
+}
+
+// closed is gnet's last word on c.
+func (l *loop) closed(c *Conn, err error) {
+	c.gone = true
+	c.gc = nil
+	l.wheel.remove(c)
+	if c.tls != nil {
+		c.tls.abort()
+	}
+	reason := ReasonPeerClosed
+	switch {
+	case l.srv.stopping.Load():
+		reason = ReasonShutdown
+	case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE):
+		reason = ReasonIOError
+	}
+	c.mu.Lock()
+	if !c.shut {
+		c.shut, c.reason = true, reason
+	}
+	reason = c.reason
+	c.closed, c.kernel = true, 0
+	c.dropOutLocked()
+	switch c.run {
+	case runQueued, runBusy:
+		c.mu.Unlock() // the worker will see
+	default:
+		if !c.served {
+			c.finish()
+			break
+		}
+		c.run = runQueued
+		c.mu.Unlock()
+		l.srv.queue.push(c)
+	}
+	l.srv.left(c, reason)
+}
