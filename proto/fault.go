@@ -61,7 +61,10 @@ func (f *Fault) Closes() bool { return f.Code.Info().Closes }
 
 // Wire returns what the client may see.
 func (f *Fault) Wire() *Error {
-	ms := (f.RetryAfter + time.Millisecond - 1) / time.Millisecond
+	ms := f.RetryAfter / time.Millisecond
+	if f.RetryAfter%time.Millisecond > 0 {
+		ms++ // rounded up: never sooner
+	}
 	return &Error{
 		Code:         f.Code,
 		Message:      f.Msg,
