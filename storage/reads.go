@@ -1,0 +1,283 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// View runs fn on one snapshot of the rows of slot, and returns when what fn
+// read is durable (R1): answer nobody before. fn may run again.
+func (s *Store) View(ctx context.Context, slot Slot, fn func(Snap) error) error {
+	return s.view(ctx, []Slot{slot}, fn)
+}
+
+// view is View of several slots, which must be on one shard.
+func (s *Store) view(ctx context.Context, slots []Slot, fn func(Snap) error) error {
+	for try := 0; ; try++ {
+		if s.ctx.Err() != nil {
+			return ErrClosed
+		}
+		sh, m, err := s.shardOf(slots[0])
+		if err != nil {
+			return err
+		}
+		g := guarded{s: s, shard: sh, slots: make([]SlotRef, 0, len(slots))}
+		for _, slot := range slots {
+			if int(m.owner[slot]) != sh.idx {
+				return fmt.Errorf("%w: the slots of a view are on several shards", ErrInvalid)
+			}
+			g.slots = append(g.slots, m.ref(slot))
+		}
+		err = sh.View(ctx, g.slots, func(sn Snap) error {
+			g.Snap, g.young = sn, false
+			return fn(&g)
+		})
+		if errors.Is(err, ErrSlotMoved) && try < 3 {
+			if err = s.reloadSlots(ctx, m); err == nil {
+				continue
+			}
+		}
+		if !g.young {
+			return err
+		}
+		// An error of fn is an answer too.
+		if berr := sh.barrier.wait(ctx, s, sh); berr != nil {
+			return berr
+		}
+		return err
+	}
+}
+
+// Page is a part of a user's inbox.
+type Page struct {
+	// Rows follow `after` without a gap, bodies filled.
+	Rows []InboxRow
+	// Head is the user's head at the same moment. If after < Head.Floor some
+	// rows are gone: the reader must rebuild from the conversation logs. If
+	// after > Head.Seq it knows an inbox that this is not.
+	Head UserHead
+}
+
+// More reports whether rows follow this page.
+func (p *Page) More(after uint64) bool {
+	if n := len(p.Rows); n > 0 {
+		after = p.Rows[n-1].Seq
+	}
+	return after < p.Head.Seq && after >= p.Head.Floor
+}
+
+// syncChunk is how many rows are filled with bodies at a time, so that a page
+// of pointers cannot be much larger than asked for.
+const syncChunk = 32
+
+// Sync reads the inbox of user after a seq: up to limit rows, and no more once
+// there are maxBytes of bodies (0: no such bound). Head.Found is false for a
+// user that does not exist. Bodies that are kept on other shards are fetched
+// from there; if one of those is down, the page ends before the first of them,
+// and only if that is the first row is it an error.
+func (s *Store) Sync(ctx context.Context, user UserID, after uint64, limit, maxBytes int) (Page, error) {
+	var p Page
+	err := s.View(ctx, user.Slot(), func(sn Snap) (err error) {
+		// Head and rows are of one snapshot: a floor raised since then deletes
+		// only what this snapshot still has (R6).
+		p = Page{}
+		if p.Head, err = sn.User(user); err != nil || after < p.Head.Floor || after >= p.Head.Seq || limit <= 0 {
+			return err
+		}
+		p.Rows, err = sn.Inbox(user, after, limit)
+		return err
+	})
+	if err != nil {
+		return Page{}, err
+	}
+	for i := range p.Rows {
+		if p.Rows[i].Seq != after+1+uint64(i) {
+			return Page{}, fmt.Errorf("%w: inbox of %d has seq %d where %d is due", ErrCorrupt, user, p.Rows[i].Seq, after+1+uint64(i))
+		}
+	}
+	for from, size := 0, 0; from < len(p.Rows); from += syncChunk {
+		chunk := p.Rows[from:min(from+syncChunk, len(p.Rows))]
+		filled, err := s.fill(ctx, chunk)
+		if err != nil && from+filled == 0 {
+			return Page{}, err
+		}
+		for i := range chunk[:filled] {
+			if size += len(chunk[i].Entry.Body); maxBytes > 0 && size > maxBytes && from+i > 0 {
+				p.Rows = p.Rows[:from+i]
+				return p, nil
+			}
+		}
+		if filled < len(chunk) {
+			p.Rows = p.Rows[:from+filled]
+		}
+	}
+	return p, nil
+}
+
+// fill fetches the bodies that rows only point to, and returns how many rows
+// from the start are complete.
+func (s *Store) fill(ctx context.Context, rows []InboxRow) (int, error) {
+	m := s.slots.Load()
+	missing := map[int16][]int{} // by shard: positions
+	for i := range rows {
+		if !rows[i].Inline {
+			o := m.owner[rows[i].Entry.Conv.Slot()]
+			missing[o] = append(missing[o], i)
+		}
+	}
+	filled, failed := len(rows), error(nil)
+	for o, at := range missing {
+		var err error
+		if o < 0 {
+			err = ErrUnavailable
+		} else {
+			err = s.fillFrom(ctx, rows, at)
+		}
+		if err != nil && at[0] < filled {
+			filled, failed = at[0], err
+		}
+	}
+	return filled, failed
+}
+
+// fillFrom fetches the bodies of rows at the given positions, whose logs are
+// on one shard. What a row points to is older than the row, hence durable.
+func (s *Store) fillFrom(ctx context.Context, rows []InboxRow, at []int) error {
+	var slots []Slot
+	seen := map[Slot]bool{}
+	for _, i := range at {
+		if slot := rows[i].Entry.Conv.Slot(); !seen[slot] {
+			seen[slot] = true
+			slots = append(slots, slot)
+		}
+	}
+	return s.view(ctx, slots, func(sn Snap) error {
+		// Consecutive rows are mostly consecutive entries of few talks.
+		for n := 0; n < len(at); {
+			first := &rows[at[n]].Entry
+			run := 1
+			for n+run < len(at) && rows[at[n+run]].Entry.Conv == first.Conv && rows[at[n+run]].Entry.Rev == first.Rev+uint64(run) {
+				run++
+			}
+			es, err := sn.Entries(first.Conv, first.Rev, first.Rev+uint64(run)-1, run, 1<<30, false)
+			if err != nil {
+				return err
+			}
+			if len(es) != run {
+				return fmt.Errorf("%w: the log of %v lacks entries %d to %d", ErrCorrupt, first.Conv, first.Rev, first.Rev+uint64(run)-1)
+			}
+			for i := range es {
+				rows[at[n+i]].Entry.Body = es[i].Body
+			}
+			n += run
+		}
+		return nil
+	})
+}
+
+// History reads a conversation's log: up to limit entries with from ≤ rev ≤ to
+// (0: to the end), ascending or descending, ending early once there are
+// maxBytes of bodies (0: no such bound). Whether the reader may see them is
+// the caller's to check.
+func (s *Store) History(ctx context.Context, conv ConvKey, from, to uint64, limit, maxBytes int, desc bool) (es []Entry, err error) {
+	if to == 0 {
+		to = 1<<63 - 1
+	}
+	if maxBytes <= 0 {
+		maxBytes = 1 << 30
+	}
+	if limit <= 0 || from > to {
+		return nil, nil
+	}
+	err = s.View(ctx, conv.Slot(), func(sn Snap) (err error) {
+		es, err = sn.Entries(conv, from, to, limit, maxBytes, desc)
+		return err
+	})
+	return es, err
+}
+
+// Conversations pages through a user's conversations, by key, after `after`
+// (nil: from the start).
+func (s *Store) Conversations(ctx context.Context, user UserID, after *ConvKey, limit int) (cs []UserConv, err error) {
+	err = s.View(ctx, user.Slot(), func(sn Snap) (err error) {
+		cs, err = sn.UserConvs(user, after, limit)
+		return err
+	})
+	return cs, err
+}
+
+// Heads returns the heads of users on any shards, position by position; Found
+// is false for those that do not exist or could not be read, and then err says
+// why: the others are good all the same.
+func (s *Store) Heads(ctx context.Context, users []UserID) ([]UserHead, error) {
+	heads := make([]UserHead, len(users))
+	err := s.gather(ctx, len(users), func(i int) Slot { return users[i].Slot() }, func(sn Snap, i int) (err error) {
+		heads[i], err = sn.User(users[i])
+		return err
+	})
+	for i := range heads {
+		heads[i].User = users[i]
+	}
+	return heads, err
+}
+
+// UserConvs is Heads for users' views of conversations.
+func (s *Store) UserConvs(ctx context.Context, keys []UserConvKey) ([]UserConv, error) {
+	rows := make([]UserConv, len(keys))
+	err := s.gather(ctx, len(keys), func(i int) Slot { return keys[i].User.Slot() }, func(sn Snap, i int) (err error) {
+		rows[i], err = sn.UserConv(keys[i])
+		return err
+	})
+	for i := range rows {
+		rows[i].Key = keys[i]
+	}
+	return rows, err
+}
+
+// gather reads n rows, with one view per shard, all shards at once.
+func (s *Store) gather(ctx context.Context, n int, slotOf func(int) Slot, read func(sn Snap, i int) error) error {
+	m := s.slots.Load()
+	type part struct {
+		slots []Slot
+		at    []int
+	}
+	parts := map[int16]*part{}
+	var seen [Slots / 64]uint64
+	for i := range n {
+		slot := slotOf(i) % Slots
+		p := parts[m.owner[slot]]
+		if p == nil {
+			p = new(part)
+			parts[m.owner[slot]] = p
+		}
+		if bit := uint64(1) << (slot % 64); seen[slot/64]&bit == 0 {
+			seen[slot/64] |= bit
+			p.slots = append(p.slots, slot)
+		}
+		p.at = append(p.at, i)
+	}
+	errs := make(chan error, len(parts))
+	one := func(p *part) {
+		errs <- s.view(ctx, p.slots, func(sn Snap) error {
+			for _, i := range p.at {
+				if err := read(sn, i); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	for _, p := range parts {
+		if len(parts) == 1 {
+			one(p)
+		} else {
+			go one(p)
+		}
+	}
+	var failed error
+	for range parts {
+		failed = errors.Join(failed, <-errs)
+	}
+	return failed
+}

@@ -1,0 +1,166 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// settle brings a failed batch to an end while nothing else of this committer
+// runs: it is tried again as it is until it succeeds, or its time is over.
+//
+//	ErrUnknown      again, with the same ops: whatever guards a send against
+//	                its own retry (the dedupe row) guards it against ours.
+//	ErrSlotMoved    read the slot map, give away what now lives elsewhere, again.
+//	ErrBusy and the like  again, after a pause.
+//	ErrFull         nobody waits for a disk: refuse, with all that queued behind.
+//	anything else   some op's fault: bisect, so that only that op suffers.
+func (c *committer) settle(b *batch) {
+	err, pause := b.err, c.s.opt.RetryMin
+	for {
+		var out error
+		switch {
+		case err == nil:
+			c.drop(b)
+			return
+		case errors.Is(err, ErrFull):
+			out = err
+		case errors.Is(err, ErrClosed) || c.s.ctx.Err() != nil:
+			out = fmt.Errorf("%w: %w", ErrClosed, err)
+		case errors.Is(err, ErrUnknown):
+			c.m.retry("unknown")
+			for _, o := range b.ops {
+				o.head().again = true
+			}
+		case errors.Is(err, ErrSlotMoved):
+			c.m.retry("slot_moved")
+			c.reroute(b)
+		case errors.Is(err, ErrBusy), errors.Is(err, ErrUnavailable):
+			c.m.retry("busy")
+			if c.s.isClosing() {
+				out = fmt.Errorf("%w: %w", ErrClosed, err) // nothing happened: no reason to stay
+			}
+		default:
+			c.bisect(b, err)
+			return
+		}
+		if out == nil && len(b.ops) > 0 && c.s.opt.Now().Sub(b.ops[0].head().queued) > c.s.opt.CommitTimeout {
+			out = fmt.Errorf("%w: tried for %v: %w", ErrUnavailable, c.s.opt.CommitTimeout, err)
+		}
+		if out != nil {
+			c.shed(b, out)
+			return
+		}
+		if len(b.ops) == 0 {
+			c.drop(b)
+			return
+		}
+		sleep(c.s.ctx.Done(), jitter(pause))
+		pause = min(2*pause, c.s.opt.RetryMax)
+		err = c.commitWait(b)
+	}
+}
+
+// commitWait commits b and waits until it is durable or has failed.
+func (c *committer) commitWait(b *batch) error {
+	b.landed = make(chan error, 1)
+	if err := c.commit(b); err != nil {
+		return err
+	}
+	return <-b.landed
+}
+
+func (c *committer) drop(b *batch) {
+	c.mu.Lock()
+	c.recycle(b)
+	c.mu.Unlock()
+}
+
+// bisect finds the op that the engine refuses for good, by halves.
+func (c *committer) bisect(b *batch, err error) {
+	c.m.retry("bisect")
+	if len(b.ops) == 1 {
+		c.s.log.Error().Err(err).Uint32("shard", uint32(c.sh.ID())).Uint16("slot", uint16(b.ops[0].head().slot)).
+			Msg("the shard refuses an operation for good")
+		b.ops[0].answer(err)
+		c.drop(b)
+		return
+	}
+	half := len(b.ops) / 2
+	for _, ops := range [][]op{b.ops[:half], b.ops[half:]} {
+		c.mu.Lock()
+		part := c.newBatch()
+		c.mu.Unlock()
+		part.ops = append(part.ops, ops...)
+		if part.err = c.commitWait(part); part.err != nil {
+			c.settle(part)
+		} else {
+			c.drop(part)
+		}
+	}
+	c.drop(b)
+}
+
+// reroute gives ops whose slot now lives on another shard to that shard.
+func (c *committer) reroute(b *batch) {
+	failed := c.w.slots
+	if err := c.s.reloadSlots(c.s.ctx, failed); err != nil {
+		c.s.log.Warn().Err(err).Msg("reading the slot map again")
+	}
+	keep := b.ops[:0]
+	away := map[*committer][]op{}
+	for _, o := range b.ops {
+		to, err := c.s.committerOf(o.head().slot)
+		if err != nil || to == c {
+			keep = append(keep, o)
+			continue
+		}
+		away[to] = append(away[to], o)
+	}
+	clear(b.ops[len(keep):])
+	b.ops = keep
+	for to, ops := range away {
+		to.putFirst(ops)
+	}
+}
+
+// shed refuses a batch, those that failed after it and all that queued behind:
+// were a later send of a conversation to succeed after an earlier one was
+// refused, the order would be lost. Until all are told, new ops are refused
+// too, since their callers cannot know yet.
+func (c *committer) shed(b *batch, err error) {
+	c.mu.Lock()
+	c.refusing = err
+	ops := append([]op(nil), b.ops...)
+	for _, f := range c.failed {
+		ops = append(ops, f.ops...)
+		c.recycle(f)
+	}
+	ops = append(ops, c.queue...)
+	clear(c.queue)
+	c.failed, c.queue, c.bytes = c.failed[:0], c.queue[:0], 0
+	c.recycle(b)
+	c.mu.Unlock()
+	c.m.shed.Add(float64(len(ops)))
+	c.s.log.Warn().Err(err).Uint32("shard", uint32(c.sh.ID())).Int("operations", len(ops)).Msg("refused operations")
+	for _, o := range ops {
+		o.answer(err)
+	}
+	c.mu.Lock()
+	c.refusing = nil
+	c.mu.Unlock()
+}
+
+// sleep waits for d, or until stop is closed.
+func sleep(stop <-chan struct{}, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-stop:
+	}
+}
+
+// jitter returns half to all of d.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
