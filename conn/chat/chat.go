@@ -32,6 +32,8 @@ type Chat struct {
 	metrics *metrics
 	sends   sync.Pool // *sending
 	bursts  sync.Pool // *burst
+	buffers buffers
+	windows windows
 	backlog *backlog
 	marks   *markFlusher
 	blocks  *blockCache
@@ -51,9 +53,11 @@ type Options struct {
 
 	// Limits can be changed later by SetLimits.
 	Limits Limits
-	// Argon2 and Tokens say how passwords are hashed and tokens signed.
-	Argon2 Argon2
-	Tokens Tokens
+	// Argon2 and Tokens say how passwords are hashed and tokens signed,
+	// Accounts what bounds them.
+	Argon2   Argon2
+	Tokens   Tokens
+	Accounts Accounts
 
 	// Durability is what the store's acks are promised by. Default DISK.
 	Durability proto.Durability
@@ -203,7 +207,6 @@ func (c *Chat) SetLimits(l Limits) error {
 func (c *Chat) Close() error {
 	c.marks.stop()
 	c.cancel()
-	c.backlog.stop()
 	c.work.Wait()
 	c.auth.close()
 	return nil
@@ -228,12 +231,20 @@ func (c *Chat) Serve(cn *conn.Conn, f *proto.Frame) (park bool) {
 // dispatch starts a call. Its list is the whole of what may be asked.
 func (c *Chat) dispatch(s *session, f *proto.Frame) (park bool) {
 	switch f.Body.(type) {
+	case *proto.Frame_DeliveryAck, *proto.Frame_Typing:
+		return c.notice(s, f)
+	case nil:
+		if f.Id == 0 {
+			return false // a notice of a later version
+		}
+	}
+	if f.Id == 0 {
+		c.closeSession(s, invalid("a request needs an id above 0"))
+		return false
+	}
+	switch f.Body.(type) {
 	case *proto.Frame_Send:
 		return c.send(s, f)
-	case *proto.Frame_DeliveryAck:
-		return c.deliveryAck(s, f)
-	case *proto.Frame_Typing:
-		return c.typing(s, f)
 	case *proto.Frame_Sync:
 		return c.sync(s, f)
 	case *proto.Frame_ListConversations:
@@ -269,10 +280,20 @@ func (c *Chat) dispatch(s *session, f *proto.Frame) (park bool) {
 	case *proto.Frame_ListBlocks:
 		return c.listBlocks(s, f)
 	}
-	if f.Id != 0 {
-		s.conn.Fail(f.Id, proto.Errorf(proto.ErrorCode_ERROR_CODE_UNKNOWN_REQUEST, ""))
-	}
+	s.conn.Fail(f.Id, proto.Errorf(proto.ErrorCode_ERROR_CODE_UNKNOWN_REQUEST, ""))
 	return false
+}
+
+// notice handles what has no answer.
+func (c *Chat) notice(s *session, f *proto.Frame) (park bool) {
+	if f.Id != 0 {
+		s.conn.Fail(f.Id, invalid("delivery_ack and typing are one-way: their id is 0"))
+		return false
+	}
+	if f.GetDeliveryAck() != nil {
+		return c.deliveryAck(s, f)
+	}
+	return c.typing(s, f)
 }
 
 // read runs fn on the bulkhead of slot's shard and answers request id with what

@@ -31,17 +31,27 @@ type session struct {
 	// foreground decides about hints.
 	foreground atomic.Bool
 
-	mu     sync.Mutex
-	closed bool
-	flow   flow // what was sent, what is acknowledged
+	mu       sync.Mutex
+	closed   bool
+	welcomed bool // the Welcome is in the outbox
+	flow     flow // what was sent, what is acknowledged
 	// pend holds events of a burst that are not in the outbox yet. Whoever
 	// writes events flushes it first, so seq order holds.
-	pend *[]byte
-	// orders holds conversations whose sends wait for resume_order.
-	orders *orders
-	// dirty is what the device has acknowledged and storage does not know yet.
-	dirty *dirty
-	busy  *busy
+	pend   *[]byte
+	orders *orders // conversations whose sends wait for resume_order
+	busy   *busy
+	// dirty is the delivered marks that storage does not know yet; stored is
+	// the acknowledged seq that it knows.
+	dirty  map[storage.ConvKey]uint64
+	stored uint64
+
+	marking marking // under markFlusher.mu
+}
+
+func (s *session) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // busy is what the rate rules remember about a session that uses them.

@@ -1,0 +1,345 @@
+package chat
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hermod-im/hermod/proto"
+	"github.com/hermod-im/hermod/router"
+	"github.com/hermod-im/hermod/storage"
+)
+
+// fold notes that the user's device has a conversation up to a conv_seq. s.mu
+// is held.
+func (s *session) fold(m mark) {
+	if s.dirty == nil {
+		s.dirty = make(map[storage.ConvKey]uint64, 1)
+	}
+	s.dirty[m.conv] = max(s.dirty[m.conv], m.convSeq)
+}
+
+// marking says where a session is with the flusher. The flusher's lock guards
+// it, not the session's.
+type marking struct {
+	state markState
+	again bool // more came since the write began
+}
+
+type markState uint8
+
+const (
+	marksIdle    markState = iota
+	marksQueued            // waits for a worker
+	marksWriting           // a worker has it
+	marksCooling           // was written less than MarksEvery ago
+)
+
+// markFlusher writes delivered marks, at most once per MarksEvery and session:
+// the first soon, so that a person sees «delivered» at once, the next after the
+// pause. One goroutine paces all sessions and a few workers write; where they
+// fall behind, marks coalesce for longer, and nothing queues up.
+type markFlusher struct {
+	c    *Chat
+	wake chan struct{}
+	jobs chan *session
+	idle chan struct{} // closed when closing and all is written
+
+	mu      sync.Mutex
+	queued  []*session
+	cooling []cooling // due ascending
+	writing int
+	closing bool
+}
+
+type cooling struct {
+	s   *session
+	due time.Time
+}
+
+const (
+	markWorkers = 8
+	// markBatch is the most conversations of one write.
+	markBatch = 100
+	// markTimeout bounds one write, marksGrace all that remain at Close.
+	markTimeout = 5 * time.Second
+	marksGrace  = 5 * time.Second
+)
+
+func newMarkFlusher(c *Chat) *markFlusher {
+	return &markFlusher{c: c, wake: make(chan struct{}, 1), jobs: make(chan *session), idle: make(chan struct{})}
+}
+
+// add queues a session that has something to write. s.mu may be held.
+func (m *markFlusher) add(s *session) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.marking.state != marksIdle {
+		s.marking.again = true
+		return
+	}
+	s.marking.state = marksQueued
+	m.queued = append(m.queued, s)
+	m.poke()
+}
+
+func (m *markFlusher) poke() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run hands sessions to the workers as they become due.
+func (m *markFlusher) run() {
+	defer m.c.work.Done()
+	var workers sync.WaitGroup
+	for range markWorkers {
+		workers.Go(func() {
+			for s := range m.jobs {
+				m.c.writeMarks(s)
+				m.written(s)
+			}
+		})
+	}
+	defer workers.Wait()
+	defer close(m.jobs)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		if s := m.next(time.Now()); s != nil {
+			select {
+			case m.jobs <- s:
+			case <-m.c.ctx.Done():
+				return
+			}
+			continue
+		}
+		timer.Reset(m.pause(time.Now()))
+		select {
+		case <-m.wake:
+		case <-timer.C:
+		case <-m.c.ctx.Done():
+			return
+		}
+	}
+}
+
+// next returns a session that is due, nil if none is.
+func (m *markFlusher) next(now time.Time) *session {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for len(m.cooling) > 0 && (m.closing || !m.cooling[0].due.After(now)) {
+		s := m.cooling[0].s
+		m.cooling[0].s = nil
+		m.cooling = m.cooling[1:]
+		s.marking.state = marksIdle
+		if s.marking.again {
+			s.marking = marking{state: marksQueued}
+			m.queued = append(m.queued, s)
+		}
+	}
+	if len(m.queued) == 0 {
+		m.settle()
+		return nil
+	}
+	s := m.queued[0]
+	m.queued[0] = nil
+	m.queued = m.queued[1:]
+	s.marking = marking{state: marksWriting}
+	m.writing++
+	return s
+}
+
+// pause is the time until the next session is due.
+func (m *markFlusher) pause(now time.Time) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.cooling) == 0 {
+		return time.Hour
+	}
+	return max(m.cooling[0].due.Sub(now), time.Millisecond)
+}
+
+func (m *markFlusher) written(s *session) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.writing--
+	s.marking.state = marksCooling
+	m.cooling = append(m.cooling, cooling{s, time.Now().Add(m.c.opt.MarksEvery)})
+	if m.closing || len(m.cooling) == 1 {
+		m.poke() // the pause of run is from before
+	}
+}
+
+// settle notes that nothing is left at Close. m.mu is held.
+func (m *markFlusher) settle() {
+	if m.closing && m.writing == 0 && m.idle != nil {
+		close(m.idle)
+		m.idle = nil
+	}
+}
+
+// stop writes what waits, for marksGrace at most.
+func (m *markFlusher) stop() {
+	m.mu.Lock()
+	idle := m.idle
+	m.closing = true
+	m.mu.Unlock()
+	if idle == nil {
+		return
+	}
+	m.poke()
+	select {
+	case <-idle:
+	case <-time.After(marksGrace):
+		m.c.log.Warn().Msg("delivered marks could not be written before the end; the next logins catch up")
+	}
+}
+
+// writeMarks writes what one session has acknowledged.
+func (c *Chat) writeMarks(s *session) {
+	s.mu.Lock()
+	dirty, acked, closed := s.dirty, s.flow.acked, s.closed
+	s.dirty = nil
+	// An own message means no mark; its cursor is worth a write at the end only.
+	idle := len(dirty) == 0 && !(closed && acked > s.stored)
+	s.mu.Unlock()
+	if idle {
+		return
+	}
+	if err := c.storeMarks(c.ctx, s.id, dirty, acked); err != nil {
+		c.marksFailed(s, dirty, err)
+		return
+	}
+	s.mu.Lock()
+	s.stored = max(s.stored, acked)
+	s.mu.Unlock()
+}
+
+// marksFailed keeps the marks of a session that lives for the next write.
+// Those of a closed one are found again at the device's next Hello.
+func (c *Chat) marksFailed(s *session, marks map[storage.ConvKey]uint64, err error) {
+	c.metrics.markFailures.Inc()
+	c.log.Debug().Err(err).Int64("user", int64(s.id.user)).Msg("delivered marks not written")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	for conv, seq := range marks {
+		s.fold(mark{conv, seq})
+	}
+	c.marks.add(s)
+}
+
+// storeMarks raises the delivered marks of a user and the cursor of the device,
+// then tells the other sides. The cursor goes last: it vouches for the marks.
+func (c *Chat) storeMarks(ctx context.Context, id member, marks map[storage.ConvKey]uint64, acked uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, markTimeout)
+	defer cancel()
+	keys := make([]storage.UserConvKey, 0, len(marks))
+	for conv := range marks {
+		keys = append(keys, storage.UserConvKey{User: id.user, Conv: conv})
+	}
+	for len(keys) > markBatch {
+		if err := c.raiseMarks(ctx, id, keys[:markBatch], marks, 0); err != nil {
+			return err
+		}
+		keys = keys[markBatch:]
+	}
+	return c.raiseMarks(ctx, id, keys, marks, acked)
+}
+
+func (c *Chat) raiseMarks(ctx context.Context, id member, keys []storage.UserConvKey, marks map[storage.ConvKey]uint64, acked uint64) error {
+	reads := storage.Reads{UserConvs: keys}
+	if acked > 0 {
+		reads.DevicesOf = []storage.UserID{id.user}
+	}
+	var raised []storage.UserConv
+	err := c.store.Update(ctx, reads, func(tx *storage.Tx) error {
+		raised = raised[:0] // the plan may run again
+		for _, key := range keys {
+			uc := tx.UserConv(key)
+			seq := min(marks[key.Conv], uc.Head)
+			if !uc.Found || seq <= uc.Delivered {
+				continue
+			}
+			uc.Delivered = seq
+			tx.PutUserConv(uc)
+			raised = append(raised, uc)
+		}
+		if acked == 0 {
+			return nil
+		}
+		if dev := deviceOf(tx.Devices(id.user), id.device); dev != nil && acked > dev.AckedSeq {
+			moved := *dev
+			moved.AckedSeq = acked
+			tx.PutDevice(moved)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	c.metrics.markWrites.Inc()
+	c.hintDelivered(ctx, raised)
+	return nil
+}
+
+// hintDelivered tells the senders; whoever misses it pulls the marks.
+func (c *Chat) hintDelivered(ctx context.Context, raised []storage.UserConv) {
+	hints := make([]router.Hint, 0, len(raised))
+	for i := range raised {
+		uc := &raised[i]
+		frame, err := proto.AppendFrame(nil, &proto.Frame{Body: &proto.Frame_Hint{Hint: &proto.Hint{
+			Body: &proto.Hint_Delivered{Delivered: &proto.DeliveredHint{
+				Conversation: uc.Key.Conv[:], UserId: int64(uc.Key.User), ConvSeq: uc.Delivered,
+			}},
+		}}})
+		if err != nil {
+			c.log.Error().Err(err).Msg("a delivered hint cannot be encoded")
+			continue
+		}
+		hints = append(hints, router.Hint{User: int64(uc.Key.Conv.Peer(uc.Key.User)), Frame: frame})
+	}
+	if len(hints) > 0 {
+		c.router.Hint(ctx, hints)
+	}
+}
+
+// catchUpEvents bounds the events that a Hello reads again for their marks: the
+// newest ones, since a mark covers all before it.
+const catchUpEvents = 1000
+
+// catchUpMarks writes the marks of events that the device has by its own word
+// (the cursor in its Hello), and that were not written when it left.
+func (c *Chat) catchUpMarks(ctx context.Context, s *session, from, to uint64) {
+	if to-from > catchUpEvents {
+		from = to - catchUpEvents
+	}
+	marks := make(map[storage.ConvKey]uint64)
+	for from < to {
+		page, err := c.store.Sync(ctx, s.id.user, from, int(min(maxSyncEvents, to-from)), pageBytes)
+		if err != nil || len(page.Rows) == 0 {
+			return // the next Hello tries again: the cursor was not written
+		}
+		for i := range page.Rows {
+			if m := markOf(&page.Rows[i].Entry, s.id.user); m.convSeq != 0 {
+				marks[m.conv] = max(marks[m.conv], m.convSeq)
+			}
+		}
+		from = page.Rows[len(page.Rows)-1].Seq
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	for conv, seq := range marks {
+		s.fold(mark{conv, seq})
+	}
+	if len(marks) > 0 {
+		c.marks.add(s)
+	}
+}
