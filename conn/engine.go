@@ -65,26 +65,27 @@ func (e *engine) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
 			action = gnet.Close
 		}
 	}()
-	out, reason := s.admit(gc)
+	reason := s.admit(gc)
 	if reason == ReasonUnknown {
 		return nil, gnet.None
 	}
 	s.metrics.closed[reason].Inc()
-	return out, gnet.Close
+	return nil, gnet.Close
 }
 
-func (s *Server) admit(gc gnet.Conn) (out []byte, reason Reason) {
+// admit is the accept guard; ReasonUnknown: the connection stays.
+func (s *Server) admit(gc gnet.Conn) Reason {
 	lim := s.limits.Load()
 	if s.stopping.Load() {
-		return nil, ReasonShutdown
+		return ReasonShutdown
 	}
-	if gc.Fd() >= lim.MaxFiles || lim.MaxConns > 0 && int(s.open.Load()) >= lim.MaxConns {
-		return nil, ReasonMaxConns
+	if gc.Fd() >= lim.MaxFiles {
+		return ReasonMaxConns
 	}
 	local, ok := gc.LocalAddr().(*net.TCPAddr)
 	remote, ok2 := gc.RemoteAddr().(*net.TCPAddr)
 	if !ok || !ok2 {
-		return nil, ReasonIOError
+		return ReasonIOError
 	}
 	which := 0
 	for which < len(s.listeners)-1 && !s.listeners[which].is(local) {
@@ -93,11 +94,8 @@ func (s *Server) admit(gc gnet.Conn) (out []byte, reason Reason) {
 	mode := s.listeners[which].Mode
 	ip, _ := netip.AddrFromSlice(remote.IP)
 	ip = ip.Unmap()
-	if d := s.drain.Load(); d != nil {
-		if mode == Plain {
-			out = d.goAway
-		}
-		return out, ReasonDraining
+	if mode == TLS && s.drain.Load() != nil {
+		return ReasonDraining // not worth a handshake
 	}
 	now := s.clock()
 	c := &Conn{id: s.nextID.Add(1), gc: gc, loop: s.loopOf(gc.EventLoop()), addr: ip.As16(), slot: -1, listener: uint8(which)}
@@ -105,19 +103,28 @@ func (s *Server) admit(gc gnet.Conn) (out []byte, reason Reason) {
 	if mode == Proxy {
 		c.s.phase = phaseProxy
 		if !exempt(ip, s.listeners[which].Trusted) {
-			return nil, ReasonProxyUntrusted
+			return ReasonProxyUntrusted
 		}
 	} else if reason := s.enter(c, now, lim); reason != ReasonUnknown {
-		return nil, reason
+		return reason
 	}
 	if mode == TLS {
 		c.s.phase, c.tls = phaseTLS, new(tlsState)
 	}
-	s.open.Add(1)
+	if n := s.open.Add(1); lim.MaxConns > 0 && int(n) > lim.MaxConns {
+		s.open.Add(-1)
+		if c.counted {
+			s.guard.leave(ip)
+		}
+		return ReasonMaxConns
+	}
 	s.metrics.opened.Inc()
 	gc.SetContext(c)
 	c.loop.arm(c, now)
-	return nil, ReasonUnknown
+	if mode == Plain {
+		c.loop.begin(c)
+	}
+	return ReasonUnknown
 }
 
 // enter counts c at its address. Behind a proxy nobody is exempt: what comes

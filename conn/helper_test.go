@@ -332,10 +332,11 @@ func (c *client) fault(code proto.ErrorCode) {
 	}
 }
 
-// end reads to the end of the connection.
+// end reads to the end of the connection, and closes it.
 func (c *client) end() {
 	c.t.Helper()
 	_, err := io.Copy(io.Discard, c.Conn)
+	_ = c.Close()
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		c.t.Fatal("the connection was not closed")

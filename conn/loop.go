@@ -127,7 +127,7 @@ func (l *loop) turn() {
 	keep := l.slow[:0]
 	for _, c := range l.slow {
 		l.guard(c, l.poll)
-		if c.slow && !c.gone {
+		if c.slow = !c.gone && c.Buffered() > 0; c.slow {
 			keep = append(keep, c)
 		}
 	}
@@ -238,8 +238,6 @@ func (l *loop) settle(c *Conn, kernel int) {
 		c.slow, c.moved = true, l.srv.clock()
 		l.slow = append(l.slow, c)
 		l.slowSize.Store(int32(len(l.slow)))
-	} else if !waiting {
-		c.slow = false
 	}
 }
 
@@ -257,6 +255,9 @@ func (l *loop) closing(c *Conn, waiting bool) {
 		c.s.phase, c.s.need = phaseClosing, 0
 		c.s.closeAt = now.plus(l.srv.limits.Load().CloseGrace)
 		c.s.started = false
+		if n := c.gc.InboundBuffered(); n > 0 {
+			l.took(c, n)
+		}
 		l.arm(c, now)
 	}
 	if waiting || c.s.started {
@@ -277,7 +278,7 @@ func (l *loop) closing(c *Conn, waiting bool) {
 // poll looks at a connection whose output waits for the kernel: gnet does not
 // tell when its buffer moves.
 func (l *loop) poll(c *Conn) {
-	if c.gone || !c.slow {
+	if c.gone {
 		return
 	}
 	kernel := c.gc.OutboundBuffered()

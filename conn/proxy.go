@@ -71,7 +71,8 @@ func (l *loop) proxy(c *Conn) {
 	l.begin(c)
 }
 
-// begin is where frames begin, behind a PROXY header or a TLS handshake.
+// begin is where frames begin: at once, behind a PROXY header, or behind a TLS
+// handshake.
 func (l *loop) begin(c *Conn) {
 	c.s.phase = phaseHello
 	if d := l.srv.drain.Load(); d != nil {

@@ -59,7 +59,8 @@ type Server struct {
 	loops   map[gnet.EventLoop]*loop
 
 	drain     atomic.Pointer[draining]
-	stopping  atomic.Bool
+	stopping  atomic.Bool // nothing new is taken; the engine ends
+	closing   atomic.Bool // Close was called
 	closeOnce sync.Once
 }
 
@@ -129,17 +130,19 @@ func (s *Server) boot() error {
 			gnet.WithTicker(true),
 			gnet.WithLogger(s.gnetLog),
 		)
+		if s.err == nil && !s.closing.Load() {
+			s.err = errEngine // gnet logs why and returns nil
+		}
 	}()
 	select {
 	case <-s.booted:
 		return nil
 	case <-s.done:
-		if s.err == nil {
-			s.err = errors.New("the engine ended at once")
-		}
 		return fmt.Errorf("conn: %w", s.err)
 	}
 }
+
+var errEngine = errors.New("conn: the network engine has stopped by itself; the log says why")
 
 // elapsed is the time since Start in milliseconds.
 func (s *Server) elapsed() int64 { return s.opts.Now().Sub(s.began).Milliseconds() }
@@ -234,7 +237,7 @@ func (s *Server) Err() error {
 
 // Each calls f for every connection that is logged in at about this time. f
 // runs on the caller's goroutine and may take its time; a connection may have
-// closed meanwhile.
+// closed meanwhile. Not to be called from Handler.Refuse, which is on a loop.
 func (s *Server) Each(f func(*Conn)) {
 	for _, c := range s.collect(func(c *Conn) bool { return c.s.phase == phaseLive }) {
 		f(c)
@@ -333,6 +336,7 @@ func (s *Server) empty(ctx context.Context) bool {
 // called for all.
 func (s *Server) Close() error {
 	s.closeOnce.Do(func() {
+		s.closing.Store(true)
 		s.stopping.Store(true)
 		// Stop polls twice a second for the end; we have a channel for that.
 		over, cancel := context.WithCancel(context.Background())

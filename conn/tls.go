@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"time"
 )
 
@@ -31,8 +30,8 @@ func hardened(c *tls.Config) *tls.Config {
 	c.NextProtos = []string{ALPN}
 	choose := c.GetConfigForClient
 	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if !slices.Contains(hello.SupportedProtos, ALPN) {
-			return nil, fmt.Errorf("conn: client does not offer ALPN %q", ALPN)
+		if len(hello.SupportedProtos) == 0 { // crypto/tls would let that pass
+			return nil, fmt.Errorf("conn: the client offers no ALPN protocol, %q is required", ALPN)
 		}
 		if choose == nil {
 			return nil, nil
