@@ -196,10 +196,10 @@ func (ErrorCode) EnumDescriptor() ([]byte, []int) {
 // big-endian length. A length of 0 is a heartbeat and carries no Frame.
 type Frame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// id is chosen by the client for a request, above 0 and unique among the
-	// requests it has open; the answer repeats it. 0 marks what needs no answer:
-	// a server event, or a client's one-way notice (DeliveryAck, Typing). A
-	// request with id 0 cannot be answered: BAD_FRAME.
+	// id is chosen by the client for a request: 1, 2, 3, … on each connection
+	// (gaps are allowed, going back is not); the answer repeats it. 0 marks what
+	// needs no answer: a server event, or a client's one-way notice
+	// (DeliveryAck, Typing). A request with id 0 is closed with INVALID_ARGUMENT.
 	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Tags 2-15 take one byte and are kept for what is sent once a message.
 	//

@@ -960,8 +960,8 @@ type Limits struct {
 	EventWindow uint32 `protobuf:"varint,4,opt,name=event_window,json=eventWindow,proto3" json:"event_window,omitempty"`
 	// max_in_flight: so many requests may be open at a time.
 	MaxInFlight uint32 `protobuf:"varint,5,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
-	// max_sync_events is the most that `limit` means in SyncRequest, GetHistory,
-	// ListConversations and ListBlocks; 0 and more than this mean this.
+	// max_sync_events is the most that `limit` means in SyncRequest and
+	// GetHistory; more than this means this.
 	MaxSyncEvents uint32 `protobuf:"varint,6,opt,name=max_sync_events,json=maxSyncEvents,proto3" json:"max_sync_events,omitempty"`
 	// max_ids: so many ids or conversations in one GetProfiles or GetMarks.
 	MaxIds        uint32 `protobuf:"varint,7,opt,name=max_ids,json=maxIds,proto3" json:"max_ids,omitempty"`
