@@ -139,15 +139,9 @@ func (l *loop) turn() {
 
 // look is for a connection that another goroutine has marked.
 func (l *loop) look(c *Conn) {
-	if c.gone {
-		return
+	if !c.gone {
+		l.flush(c)
 	}
-	if c.s.phase == phaseLogin && c.heartbeat.Load() != 0 {
-		c.s.accept(l.srv.clock())
-		l.inbound(c)
-		return
-	}
-	l.flush(c)
 }
 
 // arm puts c into the wheel for its next deadline.
@@ -185,8 +179,9 @@ func (c *Conn) cork() {
 	c.mu.Unlock()
 }
 
-// flush gives the outbox to gnet, if gnet has nothing left of the last one:
-// so gnet's own unbounded buffer never holds more than one outbox.
+// flush is the loop's answer to dirty, whatever it was set for: output, Close,
+// or Accept. It gives the outbox to gnet, if gnet has nothing left of the last
+// one: so gnet's own unbounded buffer never holds more than one outbox.
 func (l *loop) flush(c *Conn) {
 	kernel := c.gc.OutboundBuffered()
 	var out *buffer
@@ -212,6 +207,10 @@ func (l *loop) flush(c *Conn) {
 		kernel = c.gc.OutboundBuffered()
 	}
 	l.settle(c, kernel)
+	if !c.gone && c.s.phase == phaseLogin && c.heartbeat.Load() != 0 {
+		c.s.accept(l.srv.clock())
+		l.inbound(c) // what came in during the login
+	}
 }
 
 // settle follows a flush: who waits for the kernel is polled, who waited for
