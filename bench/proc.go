@@ -1,0 +1,186 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// usage is what a process uses at one moment, in bytes.
+type usage struct {
+	RSS uint64
+	// PSS and Anon come from smaps_rollup; 0 where that was not read.
+	PSS, Anon uint64
+	CPU       time.Duration // user and system, since it started
+	// started tells one process from its successor.
+	started string
+}
+
+// probe reads the server's figures: from /proc by pid, or else from the
+// Prometheus page of its admin HTTP.
+type probe struct {
+	pid    int
+	admin  string
+	client *http.Client
+}
+
+// newProbe returns nil if there is nothing to read from.
+func newProbe(pid int, admin string) *probe {
+	if pid == 0 && admin == "" {
+		return nil
+	}
+	return &probe{pid: pid, admin: strings.TrimRight(admin, "/"), client: &http.Client{Timeout: 3 * time.Second}}
+}
+
+func (p *probe) source() string {
+	if p.pid != 0 {
+		return fmt.Sprintf("/proc/%d", p.pid)
+	}
+	return p.admin + "/metrics"
+}
+
+func (p *probe) close() { p.client.CloseIdleConnections() }
+
+// read samples the process; detailed adds PSS and Anon, which makes the kernel
+// walk the page tables.
+func (p *probe) read(ctx context.Context, detailed bool) (usage, error) {
+	if p.pid == 0 {
+		return p.readMetrics(ctx)
+	}
+	return readProc("/proc/"+strconv.Itoa(p.pid), detailed)
+}
+
+// userHz is the unit of times in /proc/PID/stat: 100 on every Linux.
+const userHz = 100
+
+func readProc(dir string, detailed bool) (usage, error) {
+	var u usage
+	stat, err := os.ReadFile(dir + "/stat")
+	if err != nil {
+		return u, fmt.Errorf("bench: server process: %w", err)
+	}
+	// The command name may hold anything, brackets too.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 22 {
+		return u, fmt.Errorf("bench: %s/stat: %d fields", dir, len(fields))
+	}
+	utime, err1 := strconv.ParseUint(fields[11], 10, 64)
+	stime, err2 := strconv.ParseUint(fields[12], 10, 64)
+	pages, err3 := strconv.ParseUint(fields[21], 10, 64)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return u, fmt.Errorf("bench: %s/stat: %w", dir, err)
+	}
+	u.CPU = time.Duration(utime+stime) * time.Second / userHz
+	u.RSS = pages * uint64(os.Getpagesize())
+	u.started = fields[19]
+	// VmRSS is exact where the count in stat is batched per thread.
+	if v, err := readKB(dir+"/status", "VmRSS:"); err == nil {
+		u.RSS = v["VmRSS:"]
+	}
+	if detailed {
+		v, err := readKB(dir+"/smaps_rollup", "Rss:", "Pss:", "Anonymous:")
+		if err != nil {
+			return u, fmt.Errorf("bench: server process: %w", err)
+		}
+		u.PSS, u.Anon = v["Pss:"], v["Anonymous:"]
+	}
+	return u, nil
+}
+
+// readKB reads lines such as «VmRSS:  123 kB», in bytes.
+func readKB(path string, names ...string) (map[string]uint64, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	values := make(map[string]uint64, len(names))
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) != 3 || f[2] != "kB" {
+			continue
+		}
+		for _, name := range names {
+			if f[0] == name {
+				n, err := strconv.ParseUint(f[1], 10, 64)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", path, err)
+				}
+				values[name] = n << 10
+			}
+		}
+	}
+	if len(values) != len(names) {
+		return nil, fmt.Errorf("%s: not all of %v are there", path, names)
+	}
+	return values, nil
+}
+
+func (p *probe) readMetrics(ctx context.Context) (usage, error) {
+	var u usage
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.admin+"/metrics", nil)
+	if err != nil {
+		return u, fmt.Errorf("bench: admin address: %w", err)
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return u, fmt.Errorf("bench: server metrics: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return u, fmt.Errorf("bench: server metrics: %s", resp.Status)
+	}
+	return parseMetrics(io.LimitReader(resp.Body, 16<<20))
+}
+
+func parseMetrics(r io.Reader) (u usage, err error) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	found := 0
+	for lines.Scan() {
+		name, value, ok := strings.Cut(lines.Text(), " ")
+		if !ok || !strings.HasPrefix(name, "process_") {
+			continue
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			continue
+		}
+		switch name {
+		case "process_resident_memory_bytes":
+			u.RSS = uint64(v)
+			found++
+		case "process_cpu_seconds_total":
+			u.CPU = time.Duration(v * float64(time.Second))
+			found++
+		case "process_start_time_seconds":
+			u.started = value
+			found++
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return u, fmt.Errorf("bench: server metrics: %w", err)
+	}
+	if found != 3 {
+		return u, errors.New("bench: the admin page has no process metrics: give --pid")
+	}
+	return u, nil
+}
+
+// ownCPU is what this process has used so far.
+func ownCPU() time.Duration {
+	var r unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
+		return 0
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
