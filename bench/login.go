@@ -10,9 +10,8 @@ import (
 	"github.com/hermod-im/hermod/proto"
 )
 
-// helloID is the request id of Hello. Sends use their message counters, other
-// calls count on from here.
-const helloID = 1 << 62
+// helloID is the request id of Hello; those behind it count on from here.
+const helloID = 1
 
 // loginTimeout bounds one connection attempt, the password hash of a busy
 // server included.
@@ -164,9 +163,9 @@ func (a *accounts) helloFrame(acc *account, p proof, how loginHow) (*proto.Hello
 		h.Credentials = &proto.Hello_AccessToken{AccessToken: acc.Token}
 		return h, nil
 	}
-	// A secret that was sent once may be known to the server: send it again
-	// rather than a third one.
-	if p != bySecret || acc.Next == nil {
+	// One that was sent once may be known to the server: send it again rather
+	// than a third one.
+	if acc.Next == nil {
 		acc.Next = randomBytes(proto.DeviceSecretLen)
 		if err := a.save(acc); err != nil {
 			return nil, err

@@ -8,8 +8,9 @@ type outbox struct {
 	base uint64
 	msgs []pending
 	// next is the first one not yet written on this connection.
-	next     int
-	inFlight int
+	next int
+	// flight are the open requests, in the order in which they were written.
+	flight []flight
 	// held: a retryable refusal came. Nothing is written until what is in
 	// flight is answered (the server refuses it too) and the time has come;
 	// then all goes again, in order, the first with resume_order.
@@ -19,6 +20,10 @@ type outbox struct {
 	// answered is when the last answer came, or the connection began.
 	answered time.Duration
 }
+
+// flight is an open request: ids rise on a connection, so a message that goes
+// again has a new one.
+type flight struct{ id, counter uint64 }
 
 // pending is one message.
 type pending struct {
@@ -38,9 +43,10 @@ func (o *outbox) push(intended time.Duration) {
 	o.msgs = append(o.msgs, pending{intended: intended})
 }
 
-// take returns the next message to write, if one may be written now.
+// take returns the next message to write, if one may be written now. The
+// caller writes it and says under which id, by wrote.
 func (o *outbox) take(limit int) (counter uint64, m *pending, resume, ok bool) {
-	if o.held || o.inFlight >= limit {
+	if o.held || len(o.flight) >= limit {
 		return 0, nil, false, false
 	}
 	for o.next < len(o.msgs) && o.msgs[o.next].done {
@@ -52,24 +58,43 @@ func (o *outbox) take(limit int) (counter uint64, m *pending, resume, ok bool) {
 	m = &o.msgs[o.next]
 	counter, resume = o.base+uint64(o.next), o.resume
 	o.next++
-	o.inFlight++
 	o.resume = false
 	return counter, m, resume, true
 }
 
-// settle marks a message as answered for good; ok is false if it already was.
-func (o *outbox) settle(counter uint64, at time.Duration) (intended time.Duration, ok bool) {
-	if counter < o.base || counter-o.base >= uint64(len(o.msgs)) {
-		return 0, false
+// wrote opens a request.
+func (o *outbox) wrote(id, counter uint64, at time.Duration) {
+	if len(o.flight) == 0 {
+		o.answered = at // the wait for the oldest one begins
 	}
+	o.flight = append(o.flight, flight{id, counter})
+}
+
+// land closes a request. Answers may come in any order, and nearly always come
+// in that of the requests.
+func (o *outbox) land(id uint64, at time.Duration) (counter uint64, ok bool) {
+	for i := range o.flight {
+		if o.flight[i].id != id {
+			continue
+		}
+		counter = o.flight[i].counter
+		if i == 0 {
+			o.flight = o.flight[1:]
+		} else {
+			o.flight = append(o.flight[:i], o.flight[i+1:]...)
+		}
+		o.answered = at
+		return counter, true
+	}
+	return 0, false
+}
+
+// settle marks a message as answered for good, and returns when it was due.
+func (o *outbox) settle(counter uint64) (intended time.Duration) {
 	m := &o.msgs[counter-o.base]
-	if m.done {
-		return 0, false
-	}
 	m.done = true
 	intended = m.intended
-	o.inFlight--
-	o.answered, o.backoff = at, 0
+	o.backoff = 0
 	n := 0
 	for n < len(o.msgs) && o.msgs[n].done {
 		n++
@@ -77,13 +102,11 @@ func (o *outbox) settle(counter uint64, at time.Duration) (intended time.Duratio
 	o.msgs = o.msgs[n:]
 	o.base += uint64(n)
 	o.next = max(o.next-n, 0)
-	return intended, true
+	return intended
 }
 
 // hold notes a retryable refusal.
 func (o *outbox) hold(at, retryAfter time.Duration) {
-	o.inFlight--
-	o.answered = at
 	if !o.held {
 		o.backoff = min(max(2*o.backoff, minHold), maxHold)
 		o.held = true
@@ -93,19 +116,19 @@ func (o *outbox) hold(at, retryAfter time.Duration) {
 
 // release ends a hold whose time has come.
 func (o *outbox) release(at time.Duration) {
-	if o.held && o.inFlight == 0 && at >= o.holdUntil {
+	if o.held && len(o.flight) == 0 && at >= o.holdUntil {
 		o.held, o.resume, o.next = false, true, 0
 	}
 }
 
 // rewind makes everything unanswered go again, on a new connection.
 func (o *outbox) rewind(at time.Duration) {
-	o.next, o.inFlight, o.held, o.resume, o.answered = 0, 0, false, false, at
+	o.next, o.flight, o.held, o.resume, o.answered = 0, o.flight[:0], false, false, at
 }
 
 // stuck reports whether an answer is overdue.
 func (o *outbox) stuck(at time.Duration) bool {
-	return o.inFlight > 0 && at-o.answered > answerTimeout
+	return len(o.flight) > 0 && at-o.answered > answerTimeout
 }
 
 // dropUnwritten takes back the messages that no connection ever carried.

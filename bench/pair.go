@@ -139,20 +139,18 @@ func (sd *side) fill(at time.Duration) {
 	for {
 		counter, m, resume, ok := sd.out.take(sd.limit)
 		if !ok {
-			if !flatOut || sd.out.held || sd.out.inFlight >= sd.limit {
+			if !flatOut || sd.out.held || len(sd.out.flight) >= sd.limit {
 				return
 			}
 			sd.push(at)
 			continue
 		}
-		if sd.out.inFlight == 1 {
-			sd.out.answered = at // the clock of the oldest answer starts
-		}
-		sd.write(counter, m, resume)
+		sd.out.wrote(sd.write(counter, m, resume), counter, at)
 	}
 }
 
-func (sd *side) write(counter uint64, m *pending, resume bool) {
+// write queues a message and returns its request id.
+func (sd *side) write(counter uint64, m *pending, resume bool) (request uint64) {
 	run := sd.pair.run
 	if m.written {
 		sd.pair.count.resent++
@@ -164,7 +162,9 @@ func (sd *side) write(counter uint64, m *pending, resume bool) {
 		Run: run.id, Pair: uint32(sd.pair.n), From: uint8(sd.n), Counter: counter, Intended: int64(m.intended),
 	}, run.cfg.Size)
 	id := sendID(run.begin.Add(m.intended+sd.idOffset), run.id, counter)
-	sd.s.out = appendSend(sd.s.out, counter, sd.peer, id, resume, sd.body)
+	request = sd.s.newID()
+	sd.s.out = appendSend(sd.s.out, request, sd.peer, id, resume, sd.body)
+	return request
 }
 
 // measured reports whether t is in the measured time.
@@ -193,14 +193,15 @@ func (sd *side) up(w *proto.Welcome, cursor uint64, reset bool) {
 func (sd *side) down() { sd.out.rewind(sd.pair.run.since()) }
 
 func (sd *side) ack(at time.Duration, id uint64, a ackView) {
-	intended, ok := sd.out.settle(id, at)
+	counter, ok := sd.out.land(id, at)
 	if !ok {
 		return
 	}
+	intended := sd.out.settle(counter)
 	c := &sd.pair.count
 	c.acked++
 	c.durability[a.durability]++
-	sd.pair.check.Acked(sd.n, id, a.rev, a.convSeq)
+	sd.pair.check.Acked(sd.n, counter, a.rev, a.convSeq)
 	sd.pair.knowConv(a.conv)
 	if sd.pair.run.measured(at) {
 		c.ackedIn++
@@ -211,13 +212,15 @@ func (sd *side) ack(at time.Duration, id uint64, a ackView) {
 }
 
 func (sd *side) refused(at time.Duration, id uint64, f *proto.Fault) {
-	if f.Retryable {
+	counter, ok := sd.out.land(id, at)
+	switch {
+	case !ok:
+	case f.Retryable:
 		sd.out.hold(at, f.RetryAfter)
-		return
-	}
-	if _, ok := sd.out.settle(id, at); ok {
+	default:
+		sd.out.settle(counter)
 		sd.pair.count.refused++
-		sd.pair.check.Refused(sd.n, id)
+		sd.pair.check.Refused(sd.n, counter)
 	}
 }
 

@@ -56,14 +56,20 @@ type session struct {
 	heartbeat                  time.Duration
 	epoch                      uint64 // of the inbox; 0: no cursor yet
 	caughtUp                   bool
-	deliveryAcked              uint64
-	window                     uint64
-	offset                     time.Duration // server time minus local time
-	callID                     uint64
-	calls                      map[uint64]chan *proto.Frame
-	closed                     bool
-	dead                       error // it will not come back
-	stats                      sessionStats
+	// What the server was told to have arrived; the oldest event beyond it
+	// came at unackedAt, and they take unackedBytes.
+	deliveryAcked uint64
+	unackedBytes  int
+	unackedAt     time.Duration
+	window        uint64
+	beat          time.Duration // heartbeat after so long without a write
+	leaveAt       time.Duration // after a GoAway; 0: stay
+	offset        time.Duration // server time minus local time
+	lastID        uint64        // of requests on this connection
+	calls         map[uint64]chan *proto.Frame
+	closed        bool
+	dead          error // it will not come back
+	stats         sessionStats
 }
 
 // sessionStats counts what happened to a session's connections.
@@ -76,8 +82,10 @@ const (
 	maxBackoff = 2 * time.Second
 	// writeStall ends a connection whose peer takes no bytes.
 	writeStall = 15 * time.Second
-	// heartbeatGrace is how late the answer to a heartbeat may be.
-	heartbeatGrace = 10 * time.Second
+	// Delivery acks go out after so many bytes of events, or so long after
+	// the first (or after a quarter of the window).
+	ackBytes = 32 << 10
+	ackAfter = 500 * time.Millisecond
 )
 
 // run keeps the session connected until ctx ends or the server says not to
@@ -153,7 +161,10 @@ func (s *session) welcome(l *link) bool {
 	s.conn, s.out, s.caughtUp = l.conn, s.out[:0], false
 	s.wroteAt, s.readAt = at, at
 	s.heartbeat = time.Duration(w.GetLimits().GetHeartbeatSeconds()) * time.Second
+	// Up to a tenth early, so that a crowd that came together spreads out.
+	s.beat = s.heartbeat - time.Duration(rand.Int64N(int64(s.heartbeat/10)+1))
 	s.window = uint64(w.GetLimits().GetEventWindow())
+	s.lastID, s.leaveAt = helloID, 0
 	s.offset = l.offset
 	s.stats.logins++
 	first, cursor, reset := s.epoch == 0, s.sink.cursor(), false
@@ -162,7 +173,7 @@ func (s *session) welcome(l *link) bool {
 	} else if first {
 		cursor, s.epoch = w.GetHead().GetSeq(), w.GetHead().GetEpoch()
 	}
-	s.deliveryAcked = cursor
+	s.deliveryAcked, s.unackedBytes = cursor, 0
 	s.sink.up(w, cursor, reset)
 	s.flush()
 	return true
@@ -212,7 +223,7 @@ func (s *session) serve(buf []byte) (start int, err error) {
 		}
 	}
 	s.sink.burst(at)
-	s.ackDelivery(false)
+	s.ackDelivery(at)
 	s.flush()
 	return start, err
 }
@@ -240,6 +251,10 @@ func (s *session) frame(at time.Duration, payload []byte) error {
 }
 
 func (s *session) events(at time.Duration, batch []byte) error {
+	if s.unackedBytes == 0 {
+		s.unackedAt = at
+	}
+	s.unackedBytes += len(batch)
 	for len(batch) > 0 {
 		num, typ, n := protowire.ConsumeTag(batch)
 		if n < 0 || num != 1 || typ != protowire.BytesType {
@@ -267,8 +282,12 @@ func (s *session) other(at time.Duration, f *proto.Frame) error {
 	case *proto.Frame_CaughtUp:
 		s.caughtUp = true
 		return nil
-	case *proto.Frame_GoAway, *proto.Frame_Hint:
-		return nil // a draining server closes the connection in the end
+	case *proto.Frame_GoAway:
+		window := time.Duration(body.GoAway.GetWindowMs()) * time.Millisecond
+		s.leaveAt = at + time.Duration(rand.Int64N(int64(window)+1))
+		return nil
+	case *proto.Frame_Hint:
+		return nil
 	case *proto.Frame_Error:
 		fault := proto.FromWire(body.Error)
 		if f.GetId() == 0 {
@@ -290,16 +309,18 @@ func (s *session) other(at time.Duration, f *proto.Frame) error {
 	return nil
 }
 
-// ackDelivery tells the server how far the inbox was taken over: in bursts,
-// well before the window fills; the rest when tick calls.
-func (s *session) ackDelivery(rest bool) {
+// ackDelivery tells the server how far the inbox was taken over, as seldom as
+// the specification lets a client.
+func (s *session) ackDelivery(at time.Duration) {
 	seq := s.sink.cursor()
-	behind := seq - s.deliveryAcked
-	if seq <= s.deliveryAcked || s.conn == nil || (!rest && behind < max(1, min(s.window/4, 64))) {
+	if seq <= s.deliveryAcked || s.conn == nil {
+		return
+	}
+	if seq-s.deliveryAcked < max(1, s.window/4) && s.unackedBytes < ackBytes && at-s.unackedAt < ackAfter {
 		return
 	}
 	s.out = appendDeliveryAck(s.out, seq)
-	s.deliveryAcked = seq
+	s.deliveryAcked, s.unackedBytes = seq, 0
 	s.stats.deliveryAcks++
 }
 
@@ -340,18 +361,15 @@ func (s *session) tick(at time.Duration) {
 		s.conn.Close()
 		return
 	}
-	if s.heartbeat > 0 {
-		// A little early, so that it arrives in time.
-		if at-s.wroteAt > s.heartbeat*9/10 {
-			s.out = proto.AppendHeartbeat(s.out)
-			s.stats.heartbeats++
-		}
-		if at-s.readAt > s.heartbeat+heartbeatGrace {
-			s.conn.Close()
-			return
-		}
+	if s.leaveAt != 0 && at >= s.leaveAt || s.heartbeat > 0 && at-s.readAt > s.heartbeat*3/2 {
+		s.conn.Close()
+		return
 	}
-	s.ackDelivery(true)
+	if s.heartbeat > 0 && at-s.wroteAt >= s.beat {
+		s.out = proto.AppendHeartbeat(s.out)
+		s.stats.heartbeats++
+	}
+	s.ackDelivery(at)
 	s.sink.burst(at)
 	s.flush()
 }
@@ -365,8 +383,7 @@ func (s *session) call(ctx context.Context, f *proto.Frame) (*proto.Frame, error
 		s.mu.Unlock()
 		return nil, errDown
 	}
-	s.callID++
-	id := helloID + s.callID
+	id := s.newID()
 	f.Id = id
 	out, err := proto.AppendFrame(s.out, f)
 	if err == nil {
@@ -396,6 +413,12 @@ func (s *session) call(ctx context.Context, f *proto.Frame) (*proto.Frame, error
 		s.mu.Unlock()
 		return nil, ctx.Err()
 	}
+}
+
+// newID returns the next request id of this connection, with mu held.
+func (s *session) newID() uint64 {
+	s.lastID++
+	return s.lastID
 }
 
 var errDown = errors.New("bench: not connected")
