@@ -26,8 +26,9 @@ type laneKey struct {
 // long as there is something to do. One lane per pair, so that a target that
 // is down holds up nobody else.
 type lane struct {
-	s    *Store
-	home *shard
+	s      *Store
+	home   *shard
+	target ShardID
 
 	mu    sync.Mutex
 	spans map[ConvKey]*span
@@ -63,7 +64,7 @@ func (t *tasks) add(home *shard, task Task) {
 	k := laneKey{home: home.idx, target: task.Key.Target}
 	l := t.lanes[k]
 	if l == nil {
-		l = &lane{s: t.s, home: home, spans: map[ConvKey]*span{}}
+		l = &lane{s: t.s, home: home, target: task.Key.Target, spans: map[ConvKey]*span{}}
 		t.lanes[k] = l
 	}
 	if l.add(task) {
@@ -154,7 +155,7 @@ func (l *lane) take() (jobs []*job) {
 	for _, k := range l.order[:n] {
 		sp := l.spans[k]
 		sp.working = true
-		jobs = append(jobs, &job{key: TaskKey{Conv: k}, next: sp.next, to: sp.to})
+		jobs = append(jobs, &job{key: TaskKey{Conv: k, Target: l.target}, next: sp.next, to: sp.to})
 	}
 	l.order = append(l.order[:0], l.order[n:]...)
 	return jobs

@@ -1,0 +1,95 @@
+package storagetest
+
+import (
+	"context"
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/hermod-im/hermod/storage"
+)
+
+const (
+	benchUsers    = 2000
+	benchInFlight = 1024
+)
+
+func benchAppend(b *testing.B, env ShardEnv, size int) {
+	sh := env.Open(b)
+	defer func() { _ = sh.Close() }()
+	delivered := 0
+	s, err := storage.Open(context.Background(), storage.Options{
+		Shards: []storage.Shard{sh}, Node: 1, ClaimSlots: true,
+		Deliver: func(ds []storage.Delivery) { delivered += len(ds) },
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	us := benchMakeUsers(b, s)
+	body := make([]byte, size)
+	tokens := make(chan struct{}, benchInFlight)
+	failed := make(chan error, 1)
+	done := func(_ storage.Appended, err error) {
+		if err != nil {
+			select {
+			case failed <- err:
+			default:
+			}
+		}
+		<-tokens
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	began := time.Now()
+	for range b.N {
+		from, to := us[rand.IntN(len(us))], us[rand.IntN(len(us))]
+		if from == to {
+			to = us[0]
+			from = us[1]
+		}
+		tokens <- struct{}{}
+		s.Append(storage.Append{
+			Conv: storage.PairKey(from, to), Sender: from, Kind: 1, Counts: true, SendID: benchSendID(),
+			UnlessBlocked: storage.BlockKey{User: to, Peer: from}, Body: body,
+		}, done)
+	}
+	for range benchInFlight {
+		tokens <- struct{}{}
+	}
+	b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "msg/s")
+	select {
+	case err := <-failed:
+		b.Fatal(err)
+	default:
+	}
+}
+
+func benchMakeUsers(b *testing.B, s *storage.Store) (us []storage.UserID) {
+	done := make(chan error)
+	for i := range benchUsers {
+		u := storage.UserIDIn(storage.Slot(i*37), rand.Uint64())
+		us = append(us, u)
+		go func() {
+			done <- s.Update(context.Background(), storage.Reads{Users: []storage.UserID{u}}, func(tx *storage.Tx) error {
+				tx.PutUser(tx.User(u))
+				return nil
+			})
+		}()
+	}
+	for range us {
+		if err := <-done; err != nil {
+			b.Fatal(err)
+		}
+	}
+	return us
+}
+
+// benchSendID makes a UUIDv7 more cheaply than the system's random numbers do:
+// clients pay for those, not the server.
+func benchSendID() (id [16]byte) {
+	binary.BigEndian.PutUint64(id[:], uint64(time.Now().UnixMilli())<<16|0x7000|rand.Uint64()&0xfff)
+	binary.BigEndian.PutUint64(id[8:], rand.Uint64()>>2|1<<63)
+	return id
+}
