@@ -91,11 +91,15 @@ func (o Tokens) Validate() error {
 	return nil
 }
 
+// maxDevices is how many surely fit into one Devices frame.
+const maxDevices = 200
+
 // Accounts sets the limits of accounts and devices.
 type Accounts struct {
 	// RegistersPerMinute per IP (/64 for IPv6); default 5.
 	RegistersPerMinute int
-	// Devices that may be logged in to one account; default 50.
+	// Devices that may be logged in to one account; default 50, at
+	// most 200.
 	Devices int
 	// Blocks that one account may hold; default 10,000.
 	Blocks int
@@ -122,8 +126,11 @@ func (o Accounts) withDefaults() Accounts {
 
 // Validate names the first value that cannot work.
 func (o Accounts) Validate() error {
-	if o.RegistersPerMinute < 1 || o.Devices < 1 || o.Blocks < 1 || o.Tracked < 1 {
-		return errors.New("chat: Accounts.RegistersPerMinute, Devices, Blocks and Tracked must be above 0")
+	switch {
+	case o.RegistersPerMinute < 1 || o.Blocks < 1 || o.Tracked < 1:
+		return errors.New("chat: Accounts.RegistersPerMinute, Blocks and Tracked must be above 0")
+	case o.Devices < 1 || o.Devices > maxDevices:
+		return fmt.Errorf("chat: Accounts.Devices is %d, must be 1 … %d", o.Devices, maxDevices)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -96,8 +97,9 @@ func (t *tokens) verify(s string) (access, error) {
 	refuse := func(code proto.ErrorCode, why error) (access, error) {
 		return access{}, proto.Errorf(code, "").WithCause(why)
 	}
-	if len(s) > maxToken {
-		return refuse(proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED, errors.New("chat: token too long"))
+	// The decoder skips line breaks; a token has one spelling only.
+	if len(s) > maxToken || strings.ContainsAny(s, "\r\n") {
+		return refuse(proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED, errors.New("chat: token is too long or broken into lines"))
 	}
 	var c tokenClaims
 	_, err := t.parser.ParseWithClaims(s, &c, t.keyOf)
