@@ -9,52 +9,74 @@ import (
 // send, later sends of that session to the same conversation are refused with
 // BUSY until one says resume_order. session.mu guards it.
 type orders struct {
-	// held maps a conversation to the request id that the edge refused, or 0
-	// if the refusal came from behind the mailbox.
-	held map[storage.ConvKey]uint64
+	held map[storage.ConvKey]hold
+}
+
+// hold is why a conversation waits. What comes from behind the mailbox (plain)
+// is in order with the sends that ask. The edge refuses beside it, while sends
+// that came earlier are still in the mailbox: there the request ids, which
+// rise, tell before from after. Without them a resume that was sent before such a
+// refusal would lift its hold, and what was sent in between would overtake.
+type hold struct {
+	plain       bool
+	first, last uint64 // ids that the edge refused; 0: none
 }
 
 // maxHeld bounds the conversations that one session may have on hold. Only a
 // client that ignores refusals gets there.
 const maxHeld = 512
 
-// hold begins a hold. edge is the id of a frame that the edge refused: frames
-// that arrived before it may still be in the mailbox. It reports false when
-// there are too many.
+// hold begins a hold; edge is the id that the edge refused, 0 if the refusal
+// came from behind. It reports false when there are too many.
 func (s *session) hold(conv storage.ConvKey, edge uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.orders == nil {
-		s.orders = &orders{held: make(map[storage.ConvKey]uint64)}
+	if s.closed {
+		return true
 	}
-	if _, ok := s.orders.held[conv]; !ok && len(s.orders.held) >= maxHeld {
+	if s.orders == nil {
+		s.orders = &orders{held: make(map[storage.ConvKey]hold)}
+	}
+	h, ok := s.orders.held[conv]
+	if !ok && len(s.orders.held) >= maxHeld {
 		return false
 	}
-	s.orders.held[conv] = max(edge, s.orders.held[conv])
+	if edge == 0 {
+		h.plain = true
+	} else {
+		if h.first == 0 {
+			h.first = edge
+		}
+		h.last = max(h.last, edge)
+	}
+	s.orders.held[conv] = h
 	return true
 }
 
-// pass says whether the send `id` to conv may go; resume lifts a hold.
-//
-// A resume that was sent before the edge refused something must not lift that
-// refusal's hold, or what was sent in between would overtake. The edge refuses
-// out of order, so the request ids have to tell: clients count them up. (One
-// that does not pays a second round trip at worst.)
+// pass says whether the send `id` to conv may go; resume lifts what came
+// before it.
 func (s *session) pass(conv storage.ConvKey, id uint64, resume bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.orders == nil {
 		return true
 	}
-	edge, held := s.orders.held[conv]
-	switch {
-	case !held:
+	h, ok := s.orders.held[conv]
+	if !ok || !h.plain && id < h.first {
 		return true
-	case !resume:
+	}
+	if !resume {
 		return false
-	case id < edge:
-		s.orders.held[conv] = 0
-		return false
+	}
+	h.plain = false
+	if id < h.last {
+		h.first = id + 1
+	} else {
+		h.first, h.last = 0, 0
+	}
+	if h != (hold{}) {
+		s.orders.held[conv] = h
+		return true
 	}
 	delete(s.orders.held, conv)
 	if len(s.orders.held) == 0 {
