@@ -32,7 +32,8 @@
 // Limits.LoginBytes. live: from Conn.Accept on. closing: the last frames are
 // on their way, then FIN, then we wait for the client's FIN for at most
 // Limits.CloseGrace, because closing a socket with unread input is a reset and
-// would take the client's last frames (its Error) with it.
+// would take the client's last frames (its Error) with it. A client's own FIN
+// ends the connection at once: gnet knows no half-closed one.
 //
 // # Bounds
 //

@@ -34,7 +34,8 @@ func (e *engine) OnShutdown(gnet.Engine) {
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	for _, b := range e.srv.listeners {
-		_ = gnet.Stop(over, b.gnetAddr()) //nolint:staticcheck // see above
+		//lint:ignore SA1019 it is the only way out, see above
+		_ = gnet.Stop(over, b.gnetAddr())
 	}
 }
 

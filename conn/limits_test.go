@@ -241,8 +241,14 @@ func TestCredits(t *testing.T) {
 			t.Fatalf("got %v", f)
 		}
 	}
-	eventually(t, "the requests", func() bool { return h.served.Load() == credits })
-	for _, id := range open {
+	var held []uint64
+	eventually(t, "the requests", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		held = append(held[:0], open...)
+		return len(held) == credits
+	})
+	for _, id := range held {
 		_ = h.conn(0).Reply(id, ok())
 		if f := c.frame(); f.GetOk() == nil || f.GetId() != id {
 			t.Fatalf("got %v, want Ok %d", f, id)
@@ -317,8 +323,8 @@ func TestStalled(t *testing.T) {
 	copy(event, []byte{0, 0, 0x7f, 0xfc})
 	sc := h.conn(0)
 	eventually(t, "the kernel takes no more", func() bool {
-		_ = sc.SendBytes(event)
-		return sc.Buffered() > 1<<20
+		err := sc.SendBytes(event)
+		return sc.Buffered() > 1<<20 || errors.Is(err, ErrClosed)
 	})
 	e.closedFor(ReasonStalled)
 	_ = c
@@ -453,6 +459,8 @@ func TestSplits(t *testing.T) {
 		}
 	}
 	writing.Wait()
+	mu.Lock()
+	defer mu.Unlock()
 	for i, id := range got {
 		if id != uint64(i)+2 {
 			t.Fatalf("frame %d served at place %d", id, i)

@@ -227,6 +227,12 @@ func (l *loop) settle(c *Conn, kernel int) {
 	if resume {
 		l.srv.queue.push(c)
 	}
+	if kernel > 2*l.srv.limits.Load().OutboxBytes {
+		// More than an outbox makes, encrypted: a client that has crypto/tls
+		// answer its key updates and does not read.
+		l.kill(c, ReasonSlowConsumer)
+		return
+	}
 	if shut {
 		l.closing(c, waiting)
 		if c.gone {

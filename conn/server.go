@@ -270,8 +270,8 @@ func (s *Server) collect(want func(*Conn) bool) []*Conn {
 	return all
 }
 
-// Reload changes what can be changed while running: the limits, from the next
-// time each is looked at, and the certificates (nil: keep), from the next
+// Reload changes what can be changed while running: the limits (a zero field
+// takes its default), from the next time each is looked at, and the certificates (nil: keep), from the next
 // handshake. On an error everything stays as it was.
 func (s *Server) Reload(certs *tls.Config, limits Limits) error {
 	if err := limits.Validate(); err != nil {

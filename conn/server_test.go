@@ -58,17 +58,16 @@ func TestEcho(t *testing.T) {
 }
 
 func TestAcceptBounds(t *testing.T) {
-	var got [3]time.Duration
+	var got atomic.Pointer[[3]time.Duration]
 	h := &echo{onHello: func(c *Conn, f *proto.Frame) bool {
-		got[0] = c.Accept(0)
-		got[1], got[2] = c.Accept(time.Second), c.Accept(time.Hour)
+		got.Store(&[3]time.Duration{c.Accept(0), c.Accept(time.Second), c.Accept(time.Hour)})
 		_ = c.Reply(f.GetId(), &proto.Frame{Body: &proto.Frame_Welcome{Welcome: &proto.Welcome{}}})
 		return false
 	}}
 	e := start(t, h, nil)
 	e.dial().login()
-	if got != [3]time.Duration{10 * time.Minute, 10 * time.Second, 10 * time.Minute} {
-		t.Errorf("heartbeats %v", got)
+	if *got.Load() != [3]time.Duration{10 * time.Minute, 10 * time.Second, 10 * time.Minute} {
+		t.Errorf("heartbeats %v", *got.Load())
 	}
 	if n := e.metric("logged_in", ""); n != 1 {
 		t.Errorf("%v logged in", n)
@@ -367,6 +366,27 @@ func TestAddressInUse(t *testing.T) {
 	again := start(t, &echo{}, func(o *Options) { o.Listeners[0].Addr = addr })
 	again.dial().login()
 	_ = c.Close()
+}
+
+// An engine that ends by itself is noticed.
+func TestEngineEnds(t *testing.T) {
+	s, err := Start(Options{Listeners: []Listener{{Addr: "127.0.0.1:0"}}, Handler: &echo{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Err() != nil {
+		t.Errorf("Err %v while running", s.Err())
+	}
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = s.eng.Stop(over)
+	<-s.Done()
+	if s.Err() == nil {
+		t.Error("Err is nil")
+	}
+	if err := s.Close(); err == nil {
+		t.Error("Close does not tell")
+	}
 }
 
 // A registry can be used by one server after the other, not by two at once.
