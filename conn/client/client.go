@@ -89,7 +89,7 @@ func New(opts Options) (*Client, error) {
 	}
 	s, err := opts.Store.Load()
 	if err != nil {
-		return nil, asError(err, ErrStore)
+		return nil, wrap(ErrStore, err)
 	}
 	c := &Client{
 		opts: opts, pool: opts.Pool, session: s, creds: opts.Credentials,
@@ -290,7 +290,7 @@ func (c *Client) save() (Cursor, error) {
 		c.mu.Lock()
 		c.dirty = true
 		c.mu.Unlock()
-		return Cursor{}, asError(err, ErrStore)
+		return Cursor{}, wrap(ErrStore, err)
 	}
 	return s.Cursor, nil
 }

@@ -65,9 +65,11 @@ const (
 	ErrProtocol
 	// ErrLoggedOut: Logout succeeded and ended the client.
 	ErrLoggedOut
+	// ErrRebuild: OnReset failed; the cause is its error.
+	ErrRebuild
 )
 
-var localKinds = [...]string{"closed", "disconnected", "no session", "outbox full", "canceled", "store failed", "protocol violated", "logged out"}
+var localKinds = [...]string{"closed", "disconnected", "no session", "outbox full", "canceled", "store failed", "protocol violated", "logged out", "rebuild failed"}
 
 // Error is the name of the kind.
 func (k Kind) Error() string {
@@ -123,8 +125,20 @@ func fromWire(e *proto.Error) *Error {
 }
 
 func localError(k Kind, cause error, format string, args ...any) *Error {
-	retry := k == ErrDisconnected || k == ErrOutboxFull || k == ErrCanceled || k == ErrStore || k == ErrProtocol
-	return &Error{Kind: k, Message: fmt.Sprintf(format, args...), Retryable: retry, Cause: cause}
+	e := wrap(k, cause)
+	e.Message = fmt.Sprintf(format, args...)
+	return e
+}
+
+// wrap makes an error of kind k, whatever the cause is: an application's
+// callback may return an *Error of this package, and it must not end the client.
+func wrap(k Kind, cause error) *Error {
+	retry := false
+	switch k {
+	case ErrDisconnected, ErrOutboxFull, ErrCanceled, ErrStore, ErrProtocol, ErrRebuild:
+		retry = true
+	}
+	return &Error{Kind: k, Retryable: retry, Cause: cause}
 }
 
 // asError makes err an *Error, of kind k if it is none yet.
@@ -133,7 +147,7 @@ func asError(err error, k Kind) *Error {
 	if errors.As(err, &e) {
 		return e
 	}
-	return localError(k, err, "")
+	return wrap(k, err)
 }
 
 // terminal reports whether err, told by the server about a connection or a

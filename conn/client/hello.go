@@ -112,7 +112,7 @@ func (c *Client) refused(h *proto.Hello, err *Error) verdict {
 		if len(c.session.Secret) == 0 {
 			return giveUp
 		}
-		return retryAtOnce
+		return retrySame
 	case err.Kind == ErrInvalidArgument, err.terminal():
 		return giveUp
 	case err.Code < 2000: // the connection's trouble, not what the Hello says

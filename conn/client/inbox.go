@@ -21,6 +21,7 @@ type inbox struct {
 	queue   []item
 	spare   []item // the queue's other backing array
 	events  int    // in queue, or being applied
+	bytes   int    // of events that were applied since the last ack, about
 	running bool   // a deliver goroutine lives
 }
 
@@ -32,7 +33,8 @@ type item struct {
 	reset    *proto.Reset
 	caughtUp bool
 	lineage  uint64
-	link     *link // for events and reset
+	link     *link // for reset
+	bytes    int   // for events
 }
 
 // maxHints: hints are dropped while so many things wait to be told.
@@ -113,8 +115,12 @@ func (c *Client) apply(it *item) {
 	}
 	c.session.Cursor.Seq = it.events[len(it.events)-1].GetSeq()
 	c.behind = true
+	c.inbox.bytes += it.bytes
 	c.acknowledge()
 }
+
+// ackBytes is a quarter of the window in bytes, which no Welcome tells.
+const ackBytes = 32 << 10
 
 // acknowledge plans the delivery ack: at once for a quarter of the window, else
 // after AckDelay.
@@ -126,7 +132,7 @@ func (c *Client) acknowledge() {
 	seq := c.session.Cursor.Seq
 	switch {
 	case seq <= l.acked:
-	case seq-l.acked >= uint64(max(c.limits.GetEventWindow()/4, 1)):
+	case seq-l.acked >= uint64(max(c.limits.GetEventWindow()/4, 1)), c.inbox.bytes >= ackBytes:
 		l.ackNow = true
 		c.kick(l)
 	case l.ackAt == 0:
@@ -163,7 +169,7 @@ func (c *Client) rebuild(it *item) {
 			if it.lineage == c.inbox.lineage {
 				c.inbox.lineage++
 				c.inbox.received = c.session.Cursor
-				it.link.fail(asError(err, ErrCanceled))
+				it.link.fail(wrap(ErrRebuild, err))
 			}
 			return
 		}
@@ -186,10 +192,11 @@ func (c *Client) rebuild(it *item) {
 func (c *Client) onEvents(l *link, events []*proto.Event) *Error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.take(l, events)
+	return c.take(l, events, l.frameSize)
 }
 
-func (c *Client) take(l *link, events []*proto.Event) *Error {
+// take is onEvents with mu held; size is that of the frame they came in.
+func (c *Client) take(l *link, events []*proto.Event, size int) *Error {
 	q := &c.inbox
 	for len(events) > 0 && events[0].GetSeq() <= q.received.Seq {
 		events = events[1:] // known
@@ -204,7 +211,7 @@ func (c *Client) take(l *link, events []*proto.Event) *Error {
 		}
 		q.received.Seq += uint64(n)
 		q.events += n
-		c.enqueue(item{events: events[:n:n], link: l})
+		c.enqueue(item{events: events[:n:n], bytes: size})
 	}
 	if n < len(events) {
 		if events[n].GetSeq() <= q.received.Seq {
@@ -266,7 +273,7 @@ func (c *Client) onCaughtUp(l *link, seq uint64) {
 		c.resync(l)
 		return
 	}
-	c.take(l, nil)
+	c.take(l, nil, 0)
 }
 
 func (c *Client) onHint(h *proto.Hint) {
@@ -311,7 +318,7 @@ func (c *Client) onSync(l *link, asked *proto.Cursor, f *proto.Frame, err error)
 		if e := asError(err, ErrDisconnected); e.Retryable {
 			c.resyncAfter(l, max(e.RetryAfter, busyDelay))
 		} else {
-			l.fail(e)
+			l.fail(wrap(ErrProtocol, e))
 		}
 		return
 	case r == nil:
@@ -324,9 +331,9 @@ func (c *Client) onSync(l *link, asked *proto.Cursor, f *proto.Frame, err error)
 	before := c.inbox.received.Seq
 	held := l.held
 	l.held = nil
-	e := c.take(l, r.GetEvents())
+	e := c.take(l, r.GetEvents(), l.frameSize)
 	if e == nil && len(held) > 0 {
-		e = c.take(l, held)
+		e = c.take(l, held, 0)
 	}
 	switch {
 	case e != nil:

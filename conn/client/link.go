@@ -28,11 +28,13 @@ type link struct {
 	cancel context.CancelFunc
 
 	// The reader's.
-	buf      []byte
-	r, w     int
-	maxRead  int
-	frame    proto.Frame
-	lastRead atomic.Int64 // pool time
+	buf     []byte
+	r, w    int
+	maxRead int
+	frame   proto.Frame
+	// frameSize is that of the frame in hand.
+	frameSize int
+	lastRead  atomic.Int64 // pool time
 
 	// Client.mu's, all below.
 	why    *Error // the first reason to end
@@ -173,7 +175,7 @@ func (l *link) next() (*proto.Frame, *Error) {
 	for {
 		payload, n, err := proto.Next(l.buf[l.r:l.w], l.maxRead)
 		if err != nil {
-			return nil, asError(err, ErrProtocol)
+			return nil, wrap(ErrProtocol, err)
 		}
 		l.r += n
 		switch {
@@ -184,8 +186,9 @@ func (l *link) next() (*proto.Frame, *Error) {
 		case proto.IsHeartbeat(payload):
 		default:
 			if err := proto.Decode(payload, &l.frame); err != nil {
-				return nil, asError(err, ErrProtocol)
+				return nil, wrap(ErrProtocol, err)
 			}
+			l.frameSize = n
 			return &l.frame, nil
 		}
 	}
@@ -336,6 +339,7 @@ func (c *Client) store(l *link) *Error {
 	}
 	if cur.Seq > l.acked && cur.Epoch == c.session.Cursor.Epoch {
 		l.acked = cur.Seq
+		c.inbox.bytes = 0
 		c.write(l, &proto.Frame{Body: &proto.Frame_DeliveryAck{DeliveryAck: &proto.DeliveryAck{Seq: cur.Seq}}})
 	}
 	return nil

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 )
 
@@ -10,8 +9,9 @@ import (
 type verdict uint8
 
 const (
-	retry verdict = iota
-	retryAtOnce
+	retry     verdict = iota // at the next endpoint, after a wait
+	retryNext                // at the next endpoint, at once
+	retrySame                // at the same endpoint, at once
 	giveUp
 )
 
@@ -27,7 +27,7 @@ type attempt struct {
 func (c *Client) run(endpoint int) {
 	defer c.wg.Done()
 	defer close(c.done)
-	failures := 0
+	var t tally
 	for {
 		name := c.opts.Endpoints[endpoint%len(c.opts.Endpoints)]
 		if !c.enter(State{Phase: Connecting, Endpoint: name}) {
@@ -40,17 +40,20 @@ func (c *Client) run(endpoint int) {
 			return
 		}
 		if a.online >= c.opts.StableAfter {
-			failures = 0
+			t = tally{}
 		}
-		if a.verdict == retryAtOnce {
-			if a.online > 0 {
-				endpoint++
-			}
+		if a.verdict != retrySame {
+			endpoint++
+		}
+		// A drained server points to the others, until all of them are drained.
+		if a.err.Kind == ErrDraining && a.online == 0 && t.draining < len(c.opts.Endpoints)-1 {
+			t.draining++
 			continue
 		}
-		endpoint++
-		delay := c.backoff(failures, a.err)
-		failures++
+		if a.verdict != retry {
+			continue
+		}
+		delay := c.delay(&t, a.err)
 		if !c.enter(State{Phase: Waiting, Endpoint: name, RetryAt: time.Now().Add(delay), Err: a.err}) || !c.wait(delay) {
 			return
 		}
@@ -67,15 +70,38 @@ func (c *Client) enter(s State) bool {
 	return c.ended == nil
 }
 
-// backoff is full jitter: any moment up to a bound that doubles with every
-// failure, so that those who lost the same server do not come back together. A
-// server's hint comes before it.
-func (c *Client) backoff(failures int, err *Error) time.Duration {
+// tally is what went wrong since the last stable connection.
+type tally struct {
+	failures int
+	draining int // endpoints that said so in a row
+	bugs     int // times that the server did not understand this client
+}
+
+const (
+	maxBugs  = 3
+	bugDelay = 10 * time.Minute
+)
+
+// delay is the wait before the next attempt. It is full jitter: any moment up to
+// a bound that doubles with every failure, so that those who lost the same
+// server do not come back together. A server's hint takes its place.
+func (c *Client) delay(t *tally, err *Error) time.Duration {
 	bound := c.opts.BackoffMax
-	if failures < 20 {
-		bound = min(bound, c.opts.BackoffBase<<failures)
+	if t.failures < 20 {
+		bound = min(bound, c.opts.BackoffBase<<t.failures)
 	}
-	return err.RetryAfter + rand.N(bound+1)
+	t.failures++
+	t.draining = 0
+	if err.Code > 1000 && err.Code < 2000 && !err.Retryable {
+		t.bugs++
+	}
+	switch {
+	case t.bugs > maxBugs:
+		return bugDelay + jitter(bugDelay/4)
+	case err.RetryAfter > 0:
+		return err.RetryAfter + jitter(err.RetryAfter/4)
+	}
+	return jitter(bound)
 }
 
 func (c *Client) wait(d time.Duration) bool {
@@ -110,7 +136,7 @@ func (c *Client) connect(endpoint string) attempt {
 	}
 	conn, e := c.opts.dial(ctx, endpoint)
 	if e != nil {
-		return attempt{err: asError(e, ErrDisconnected)}
+		return attempt{err: wrap(ErrDisconnected, e)}
 	}
 	defer conn.Close()
 	defer context.AfterFunc(c.ctx, func() { rawConn(conn).Close() })()
@@ -133,7 +159,7 @@ func (c *Client) connect(endpoint string) attempt {
 	a := attempt{online: c.pool.now() - start, err: err, verdict: verdictOf(err)}
 	// A server that always sends its clients away is like one that is down.
 	if l.leaving && a.online >= c.opts.StableAfter {
-		a.verdict = retryAtOnce
+		a.verdict = retryNext
 	}
 	return a
 }
