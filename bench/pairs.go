@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -195,7 +196,7 @@ func (p *pairsRun) result(start, end moment) {
 		res.Verification.Violations[Violation(v).String()] = n
 	}
 	for d, n := range t.durability {
-		rep.Server.Durability[d.String()] = n
+		rep.Server.Durability[strings.TrimPrefix(d.String(), "DURABILITY_")] = n
 	}
 	rep.Pairs = res
 	p.usageBetween(start, end)
