@@ -12,6 +12,7 @@ import (
 var version = "unknown"
 
 type cli struct {
+	Chat Chat `cmd:"" help:"Chat in this terminal."`
 	Cert struct {
 		Dev CertDev `cmd:"" help:"Make a self-signed certificate for trying TLS."`
 	} `cmd:"" help:"Certificates."`

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// serverBinary builds the server once for all tests that need a process to kill.
+var serverBinary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "hermod-test-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "hermod")
+	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		return "", &buildError{err, out}
+	}
+	return path, nil
+})
+
+type buildError struct {
+	err error
+	out []byte
+}
+
+func (e *buildError) Error() string { return e.err.Error() + "\n" + string(e.out) }
+
+// process is a server of its own, to be killed and started again on the same
+// data and the same port.
+type process struct {
+	t    *testing.T
+	dir  string
+	addr string // of the plain listener; fixed by the first start
+	env  []string
+	cmd  *exec.Cmd
+	done chan struct{} // stderr has been read to its end
+}
+
+func newProcess(t *testing.T, env ...string) *process {
+	p := &process{t: t, dir: t.TempDir(), addr: "127.0.0.1:0", env: env}
+	t.Cleanup(func() {
+		if p.cmd != nil {
+			p.kill()
+		}
+	})
+	return p
+}
+
+// start returns when the server listens.
+func (p *process) start() {
+	p.t.Helper()
+	bin, err := serverBinary()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.cmd = exec.Command(bin)
+	p.cmd.Dir = p.dir
+	p.cmd.Env = append(os.Environ(), append([]string{
+		"HERMOD_LISTEN_PLAIN=" + p.addr,
+		"HERMOD_ADMIN_LISTEN=127.0.0.1:0",
+		"HERMOD_LOG_FORMAT=json",
+		"HERMOD_AUTH_ARGON2_MEMORY_KIB=64",
+		"HERMOD_AUTH_ARGON2_TIME=1",
+		"HERMOD_STORAGE_FREE_RESERVE_MIB=64",
+	}, p.env...)...)
+	stderr, err := p.cmd.StderrPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	listening := make(chan string, 1)
+	p.done = make(chan struct{})
+	go p.read(stderr, listening)
+	select {
+	case p.addr = <-listening:
+	case <-p.done:
+		p.t.Fatalf("the server ended before it listened: %v", p.cmd.Wait())
+	case <-time.After(30 * time.Second):
+		p.t.Fatal("the server does not listen")
+	}
+}
+
+func (p *process) read(r io.Reader, listening chan<- string) {
+	defer close(p.done)
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		var l struct{ Level, Message, Address string }
+		if err := json.Unmarshal(lines.Bytes(), &l); err == nil && l.Message == "listening" {
+			listening <- l.Address
+		} else if err != nil || l.Level == "error" || l.Level == "fatal" || l.Level == "panic" {
+			p.t.Logf("server: %s", lines.Text())
+		}
+	}
+}
+
+// kill ends the process as a power cut would, save for the page cache.
+func (p *process) kill() {
+	_ = p.cmd.Process.Signal(syscall.SIGKILL)
+	<-p.done
+	_ = p.cmd.Wait()
+	p.cmd = nil
+}
+
+// terminate asks it to drain, and returns its exit code.
+func (p *process) terminate() int {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	<-p.done
+	_ = p.cmd.Wait()
+	code := p.cmd.ProcessState.ExitCode()
+	p.cmd = nil
+	return code
+}
