@@ -40,7 +40,8 @@ type State struct {
 	Endpoint string
 	// RetryAt is set while Waiting.
 	RetryAt time.Time
-	// Err is an *Error: why the last connection ended, while Waiting or Closed.
+	// Err is an *Error: why the last attempt or connection ended. It is nil
+	// before that, and while Online.
 	Err error
 }
 

@@ -40,6 +40,7 @@ type link struct {
 	why    *Error // the first reason to end
 	lastID uint64
 	open   map[uint64]pending
+	sends  int // messages among them
 
 	out         *[]byte // to be written, nil: nothing
 	flushing    bool    // a flush runs
@@ -124,8 +125,6 @@ func (c *Client) offline(l *link) {
 	for _, p := range l.open {
 		if p.call != nil {
 			lost = append(lost, p.call)
-		} else {
-			p.send.wire = 0
 		}
 	}
 	l.open = nil

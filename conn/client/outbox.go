@@ -45,7 +45,6 @@ type outgoing struct {
 	done       func(Ack, error)
 	lane       *lane
 	prev, next *outgoing
-	wire       uint64 // the open request's id; 0: not on its way
 	gone       bool   // its answer interests nobody any more
 	internal   uint8
 
@@ -337,9 +336,9 @@ func (c *Client) pump(l *link) {
 		c.sendCall(l, k, now)
 	}
 	// A part is kept for other requests, so that messages do not starve them.
-	most -= min(4, most/4)
+	messages := most - min(4, most/4)
 	b := &c.outbox
-	for len(b.ready) > 0 && len(l.open) < most {
+	for len(b.ready) > 0 && len(l.open) < most && l.sends < messages {
 		ln := b.ready[0]
 		b.ready[0] = nil
 		b.ready = b.ready[1:]
@@ -371,7 +370,7 @@ func (c *Client) sendNext(l *link, ln *lane, o *outgoing, now time.Duration) {
 	}
 	ln.next, ln.resume = o.next, false
 	ln.open++
-	o.wire = l.lastID
+	l.sends++
 	c.track(l, pending{send: o}, now)
 	if l.sent == nil || len(l.sent) >= maxSent {
 		l.sent = map[SendID]*proto.Content{}
@@ -394,7 +393,7 @@ func (c *Client) answered(l *link, id uint64) pending {
 	delete(l.open, id)
 	l.lastAnswer = c.pool.now()
 	if p.send != nil {
-		p.send.wire = 0
+		l.sends--
 		p.send.lane.open--
 	}
 	if l.leaving {

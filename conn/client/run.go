@@ -28,12 +28,14 @@ func (c *Client) run(endpoint int) {
 	defer c.wg.Done()
 	defer close(c.done)
 	var t tally
+	var last error // for those who wait for the first connection
 	for {
 		name := c.opts.Endpoints[endpoint%len(c.opts.Endpoints)]
-		if !c.enter(State{Phase: Connecting, Endpoint: name}) {
+		if !c.enter(State{Phase: Connecting, Endpoint: name, Err: last}) {
 			return
 		}
 		a := c.connect(name)
+		last = a.err
 		if a.verdict == giveUp {
 			c.finish(a.err)
 			c.settle()
