@@ -357,7 +357,3 @@ func (r *remote) devices() tea.Cmd {
 		return noteMsg(strings.Join(words, " · "))
 	})
 }
-
-func (r *remote) front(on bool) tea.Cmd {
-	return ask(func(ctx context.Context) tea.Msg { return frontMsg{r.c.SetState(ctx, on)} })
-}

@@ -60,7 +60,7 @@ func (c *Chat) Run() error {
 	}
 	r.c = cl
 	s := newScreen(r, c.Name, time.Now)
-	program = tea.NewProgram(s, tea.WithAltScreen(), tea.WithReportFocus())
+	program = tea.NewProgram(s, tea.WithAltScreen())
 	close(ready)
 	_, err = program.Run()
 	err = errors.Join(err, cl.Close())

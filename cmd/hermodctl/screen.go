@@ -24,8 +24,6 @@ type backend interface {
 	typing(t target, on bool)
 	block(user int64, on bool) tea.Cmd
 	devices() tea.Cmd
-	// front tells whether a person looks at the screen.
-	front(on bool) tea.Cmd
 }
 
 // target is a conversation, or a user where the server has not named it yet.
@@ -92,9 +90,8 @@ type (
 		name string
 		err  error
 	}
-	noteMsg  string // something to tell at the bottom
-	frontMsg struct{ err error }
-	tickMsg  time.Time
+	noteMsg string // something to tell at the bottom
+	tickMsg time.Time
 )
 
 // typingShown is how long a typing signal is shown, and typingEvery how often
@@ -146,10 +143,6 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		s.width, s.height = m.Width, m.Height
 		s.input.Width = max(8, m.Width-5)
 		return s, nil
-	case tea.FocusMsg:
-		return s, s.b.front(true)
-	case tea.BlurMsg:
-		return s, s.b.front(false)
 	case tea.KeyMsg:
 		return s, s.key(m)
 	case tickMsg:
@@ -191,21 +184,13 @@ func (s *screen) event(msg tea.Msg) tea.Cmd {
 			t.mark(m.convSeq)
 		}
 	case typingMsg:
-		if t := s.ts.byKey(m.key); t != nil && m.on {
-			t.typing = s.now().Add(typingShown)
-		} else if t != nil {
-			t.typing = time.Time{}
-		}
+		s.typingOf(m)
 	case nameMsg:
 		s.ts.names[m.user] = printable(m.name)
 	case foundMsg:
 		return s.found(m)
 	case noteMsg:
 		s.note = string(m)
-	case frontMsg:
-		if m.err != nil {
-			s.note = m.err.Error()
-		}
 	}
 	return nil
 }
@@ -230,7 +215,9 @@ func (s *screen) listed(m talkMsg) tea.Cmd {
 func (s *screen) arrived(m lineMsg) tea.Cmd {
 	t := s.ts.with(m.peer)
 	t.key = m.key
-	t.typing = time.Time{}
+	if m.line.from == m.peer {
+		t.typing, t.heard = time.Time{}, s.now()
+	}
 	had := len(t.lines)
 	t.put(m.line)
 	if t == s.open && s.scroll > 0 && len(t.lines) > had {
@@ -272,6 +259,19 @@ func (s *screen) found(m foundMsg) tea.Cmd {
 	s.ts.names[m.user] = printable(m.name)
 	s.note = ""
 	return s.show(s.ts.with(m.user))
+}
+
+// typingOf takes a typing signal. It travels beside the messages and may come
+// after the one it announced.
+func (s *screen) typingOf(m typingMsg) {
+	t := s.ts.byKey(m.key)
+	if t == nil {
+		return
+	}
+	t.typing = time.Time{}
+	if m.on && s.now().Sub(t.heard) > time.Second {
+		t.typing = s.now().Add(typingShown)
+	}
 }
 
 // learn asks for a name that is not known.

@@ -38,8 +38,7 @@ func (d *desk) block(_ int64, on bool) tea.Cmd {
 	d.asked = append(d.asked, map[bool]string{true: "block", false: "unblock"}[on])
 	return nil
 }
-func (d *desk) devices() tea.Cmd   { d.asked = append(d.asked, "devices"); return nil }
-func (d *desk) front(bool) tea.Cmd { return nil }
+func (d *desk) devices() tea.Cmd { d.asked = append(d.asked, "devices"); return nil }
 
 type fixture struct {
 	*screen
@@ -122,6 +121,7 @@ func TestConversationFromFirstWordToDelivered(t *testing.T) {
 	f.shows("bob is typing")
 	f.do(message(2, "hi ann", f.at))
 	f.shows("bob: hi ann")
+	f.do(typingMsg{"k2", true}) // overtaken by its message
 	if strings.Contains(f.plain(), "typing") {
 		t.Error("still typing after the message")
 	}

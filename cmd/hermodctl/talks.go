@@ -40,6 +40,7 @@ type talk struct {
 	peerHas   uint64 // the peer's delivered mark
 	newest    time.Time
 	typing    time.Time // the peer types, shown until then
+	heard     time.Time // the peer's last message came
 	more      bool      // history goes further back
 	oldestRev uint64    // of what is loaded; 0: nothing is
 	loading   bool
