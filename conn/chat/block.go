@@ -37,16 +37,17 @@ func (c *Chat) mayBlock(ctx context.Context, user, peer storage.UserID) error {
 		return proto.Errorf(proto.ErrorCode_ERROR_CODE_NOT_FOUND, "no such user")
 	}
 	most := c.auth.limits.Blocks
-	var have int
-	err = c.store.View(ctx, user.Slot(), func(sn storage.Snap) error {
+	return c.store.View(ctx, user.Slot(), func(sn storage.Snap) error {
+		b, err := sn.Block(storage.BlockKey{User: user, Peer: peer})
+		if err != nil || b.Found {
+			return err
+		}
 		bs, err := sn.BlocksOf(user, 0, most)
-		have = len(bs)
+		if err == nil && len(bs) >= most {
+			return proto.Errorf(proto.ErrorCode_ERROR_CODE_NOT_ALLOWED, "%d users are blocked, the most allowed: unblock some first", len(bs))
+		}
 		return err
 	})
-	if err == nil && have >= most {
-		return proto.Errorf(proto.ErrorCode_ERROR_CODE_NOT_ALLOWED, "%d users are blocked, the most allowed: unblock some first", have)
-	}
-	return err
 }
 
 // unblockUser takes a block back. Without one it is Ok and no event.
