@@ -45,7 +45,7 @@ type outgoing struct {
 	done       func(Ack, error)
 	lane       *lane
 	prev, next *outgoing
-	gone       bool   // its answer interests nobody any more
+	gone       bool // its answer interests nobody any more
 	internal   uint8
 
 	frame proto.Frame
