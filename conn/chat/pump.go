@@ -137,9 +137,12 @@ func (c *Chat) pump(ctx context.Context, s *session) {
 			c.pumpFailed(s, err)
 			return
 		}
-		if fault := c.putPage(s, after, &page); fault != nil {
+		more, fault := c.putPage(s, after, &page)
+		if fault != nil {
 			c.log.Warn().Err(fault).Int64("user", int64(s.id.user)).Uint64("conn", s.conn.ID()).Msg("session closed: its events cannot be continued")
 			c.closeSession(s, fault)
+		}
+		if !more {
 			return
 		}
 	}
@@ -179,20 +182,22 @@ func (c *Chat) pumpFailed(s *session, err error) {
 	c.backlog.add(s, false)
 }
 
-// putPage sends one page of rows that follow `after`.
-func (c *Chat) putPage(s *session, after uint64, page *storage.Page) *proto.Fault {
+// putPage sends one page of rows that follow `after`. If a row does not fit the
+// window any more, it gives the right to read back, and more is false: reading
+// that row again before an ack has come would be a busy loop.
+func (c *Chat) putPage(s *session, after uint64, page *storage.Page) (more bool, _ *proto.Fault) {
 	b := c.bursts.Get().(*burst)
 	defer c.bursts.Put(b)
 	lim := c.limits.Load()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil
+		return false, nil
 	}
 	if after < page.Head.Floor {
 		// Retention went past a device that did not read. Only a new Hello can
 		// carry the Reset.
-		return proto.Errorf(proto.ErrorCode_ERROR_CODE_SLOW_CONSUMER, "events were deleted before this device has read them")
+		return false, proto.Errorf(proto.ErrorCode_ERROR_CODE_SLOW_CONSUMER, "events were deleted before this device has read them")
 	}
 	f := &s.flow
 	f.known = max(f.known, page.Head.Seq)
@@ -203,19 +208,20 @@ func (c *Chat) putPage(s *session, after uint64, page *storage.Page) *proto.Faul
 	for i := range page.Rows {
 		row := &page.Rows[i]
 		if row.Seq != f.sent+1 {
-			return proto.Errorf(proto.ErrorCode_ERROR_CODE_INTERNAL, "").
+			return false, proto.Errorf(proto.ErrorCode_ERROR_CODE_INTERNAL, "").
 				WithCause(fmt.Errorf("chat: inbox of %d has a hole: %d follows %d", row.User, row.Seq, f.sent))
 		}
 		scratch = appendEvent(scratch[:0], &row.Entry, false)
 		size := proto.EventSize(row.Seq, len(scratch))
 		if !f.fits(size, lim) {
+			f.reading = false
 			break
 		}
 		c.put(s, b, row.Seq, scratch, markOf(&row.Entry, s.id.user), size, lim)
 		c.metrics.pumped.Inc()
 	}
 	c.flush(s, b)
-	return nil
+	return f.reading, nil
 }
 
 // deliveryAck takes a cumulative acknowledgement; there is no answer.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -303,16 +304,21 @@ func (p *peer) take(what string, want func(*proto.Frame) bool) *proto.Frame {
 		select {
 		case f, ok := <-p.frames:
 			if !ok {
-				p.t.Fatalf("%s: connection ended while waiting for %s; unread: %v", p.d.name, what, p.early)
+				p.t.Fatalf("%s: connection ended while waiting for %s; unread: %s", p.d.name, what, p.unread())
 			}
 			if want(f) {
 				return f
 			}
 			p.early = append(p.early, f)
 		case <-timeout:
-			p.t.Fatalf("%s: no %s; unread: %v", p.d.name, what, p.early)
+			p.t.Fatalf("%s: no %s; unread: %s", p.d.name, what, p.unread())
 		}
 	}
+}
+
+// unread tells of the last frames that nobody asked for.
+func (p *peer) unread() string {
+	return fmt.Sprintf("%d frames, the last %v", len(p.early), p.early[max(0, len(p.early)-2):])
 }
 
 func (p *peer) next(what string) *proto.Frame {
