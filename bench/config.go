@@ -80,6 +80,9 @@ type PairsConfig struct {
 	// Drain is how long to wait at the end for acks and pushes that are still
 	// under way.
 	Drain time.Duration
+	// Verify bounds the questions to one pair after that, the wait for its
+	// connections included.
+	Verify time.Duration
 }
 
 // Validate fills in defaults and refuses what cannot be run.
@@ -89,6 +92,7 @@ func (c *PairsConfig) Validate() error {
 	def(&c.Size, 128)
 	def(&c.Duration, 30*time.Second)
 	def(&c.Drain, 15*time.Second)
+	def(&c.Verify, 30*time.Second)
 	var errs []error
 	check := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -99,7 +103,7 @@ func (c *PairsConfig) Validate() error {
 	check(c.Rate >= 0 && c.Rate <= 1e6, "rate %v: 0 (flat out) to 1000000 messages/s", c.Rate)
 	check(c.InFlight > 0 && c.InFlight <= 10_000, "in-flight %d: 1 to 10000", c.InFlight)
 	check(c.Size >= minContentSize && c.Size <= maxContentSize, "size %d: %d to %d bytes", c.Size, minContentSize, maxContentSize)
-	check(c.Warmup >= 0 && c.Duration > 0 && c.Drain > 0, "warm-up, duration and drain must be positive")
+	check(c.Warmup >= 0 && c.Duration > 0 && c.Drain > 0 && c.Verify > 0, "warm-up, duration, drain and verify must be positive")
 	return errors.Join(append(errs, c.Target.validate(), c.Users.validate())...)
 }
 

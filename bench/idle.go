@@ -89,7 +89,7 @@ func (i *idleRun) ramp(ctx context.Context, count int) error {
 	i.opened = count
 	began := time.Now()
 	list := i.sessions[:count]
-	i.tickAll(ctx, time.Second, list[from:])
+	i.tickAll(ctx, 250*time.Millisecond, list[from:])
 	n, next := 0, from
 	lastCheck := time.Time{}
 	var dead error

@@ -100,7 +100,18 @@ func (pr *pair) open() {
 func (pr *pair) settled() bool {
 	pr.mu.Lock()
 	defer pr.mu.Unlock()
-	return len(pr.sides[0].out.msgs) == 0 && len(pr.sides[1].out.msgs) == 0 && pr.check.Complete()
+	return pr.idle() && pr.check.Complete()
+}
+
+// answered reports whether no send waits for its answer.
+func (pr *pair) answered() bool {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	return pr.idle()
+}
+
+func (pr *pair) idle() bool {
+	return len(pr.sides[0].out.msgs) == 0 && len(pr.sides[1].out.msgs) == 0
 }
 
 // giveUp drops what was never written.

@@ -167,7 +167,15 @@ func (p *pairsRun) drain(ctx context.Context) {
 	for _, pr := range p.pairs {
 		pr.giveUp()
 	}
-	p.watch(ctx, "drain", 5*time.Second, settled, p.fill)
+	answered := func() bool {
+		for _, pr := range p.pairs {
+			if !pr.answered() {
+				return false
+			}
+		}
+		return true
+	}
+	p.watch(ctx, "drain", min(p.cfg.Drain, 5*time.Second), answered, p.fill)
 }
 
 // result sums the run up.

@@ -11,10 +11,6 @@ import (
 	"github.com/hermod-im/hermod/proto"
 )
 
-// verifyTimeout bounds the questions to one user at the end, the wait for its
-// connection included.
-const verifyTimeout = 30 * time.Second
-
 // verify asks the storage, through the protocol, for what every inbox holds
 // behind its cursor. What turns up was committed and not pushed. What still
 // misses is looked for in the conversation; it is lost either way, but where
@@ -45,7 +41,7 @@ func (p *pairsRun) verify(ctx context.Context) {
 }
 
 func (pr *pair) verify(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
+	ctx, cancel := context.WithTimeout(ctx, pr.run.cfg.Verify)
 	defer cancel()
 	for _, sd := range pr.sides {
 		err := sd.sync(ctx)
