@@ -441,3 +441,14 @@ func eventually(t *testing.T, what string, cond func() bool) {
 		}
 	}
 }
+
+func counterOf(t *testing.T, c prometheus.Collector) float64 {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(c)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families[0].GetMetric()[0].GetCounter().GetValue()
+}
