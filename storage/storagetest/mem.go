@@ -34,6 +34,7 @@ type Mem struct {
 	fault   func(n int, w *storage.Writes) Fault
 	commits int
 	views   int
+	reading int // open views
 	max     int // the most in flight
 	idle    chan struct{}
 }
@@ -235,8 +236,15 @@ func (m *Mem) View(ctx context.Context, slots []storage.SlotRef, read func(stora
 		return err
 	}
 	m.views++
+	m.reading++
 	s := &memSnap{memState: m.state.copy(), now: m.now(), slots: slots}
 	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.reading--
+		m.landed.Broadcast()
+	}()
 	return read(s)
 }
 
@@ -302,6 +310,9 @@ func (m *Mem) Close() error {
 	m.mu.Lock()
 	m.closed, m.held = true, false
 	m.landed.Broadcast()
+	for m.reading > 0 {
+		m.landed.Wait()
+	}
 	m.mu.Unlock()
 	<-m.idle
 	return nil

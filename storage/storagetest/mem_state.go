@@ -104,9 +104,7 @@ func (s *memState) lock(l *storage.Locks, now int64) *storage.Locked {
 		r.Names = append(r.Names, v)
 	}
 	for _, k := range l.Accounts {
-		v := s.accounts[k]
-		v.User = k
-		r.Accounts = append(r.Accounts, v)
+		r.Accounts = append(r.Accounts, s.account(k))
 	}
 	for _, k := range l.DevicesOf {
 		r.Devices = append(r.Devices, s.devicesOf(k))
@@ -117,9 +115,7 @@ func (s *memState) lock(l *storage.Locks, now int64) *storage.Locked {
 		r.Blocks = append(r.Blocks, v)
 	}
 	for _, k := range l.Meta {
-		v := s.meta[k]
-		v.Name = k
-		r.Meta = append(r.Meta, v)
+		r.Meta = append(r.Meta, s.metaRow(k))
 	}
 	return r
 }
@@ -127,11 +123,24 @@ func (s *memState) lock(l *storage.Locks, now int64) *storage.Locked {
 func (s *memState) devicesOf(u storage.UserID) (ds []storage.Device) {
 	for k, d := range s.devices {
 		if k.User == u {
+			d.Info = bytes.Clone(d.Info)
 			ds = append(ds, d)
 		}
 	}
 	slices.SortFunc(ds, func(a, b storage.Device) int { return bytes.Compare(a.Key.ID[:], b.Key.ID[:]) })
 	return ds
+}
+
+func (s *memState) account(u storage.UserID) storage.Account {
+	v := s.accounts[u]
+	v.User, v.Auth, v.Profile = u, bytes.Clone(v.Auth), bytes.Clone(v.Profile)
+	return v
+}
+
+func (s *memState) metaRow(name string) storage.MetaRow {
+	v := s.meta[name]
+	v.Name, v.Value = name, bytes.Clone(v.Value)
+	return v
 }
 
 // refuse finds writes that a strict engine would refuse: rows that are insert
@@ -295,7 +304,7 @@ func clone(w *storage.Writes) *storage.Writes {
 	return c
 }
 
-// memSnap is a storage.Snap. Bodies are shared: nobody may change them.
+// memSnap is a storage.Snap.
 type memSnap struct {
 	*memState
 	now   int64
@@ -323,7 +332,11 @@ func (s *memSnap) Inbox(u storage.UserID, after uint64, limit int) (rows []stora
 		}
 	}
 	slices.SortFunc(rows, func(a, b storage.InboxRow) int { return cmp.Compare(a.Seq, b.Seq) })
-	return rows[:min(len(rows), limit)], nil
+	rows = rows[:min(len(rows), limit)]
+	for i := range rows {
+		rows[i].Entry.Body = bytes.Clone(rows[i].Entry.Body)
+	}
+	return rows, nil
 }
 
 func (s *memSnap) OldestInbox(u storage.UserID) (seq uint64, time int64, ok bool, err error) {
@@ -348,10 +361,10 @@ func (s *memSnap) Entries(k storage.ConvKey, from, to uint64, limit, maxBytes in
 	})
 	size := 0
 	for i := range es {
-		if i == limit || i > 0 && size >= maxBytes {
+		if size += len(es[i].Body); i == limit || i > 0 && size > maxBytes {
 			return es[:i], nil
 		}
-		size += len(es[i].Body)
+		es[i].Body = bytes.Clone(es[i].Body)
 	}
 	return es, nil
 }
@@ -379,9 +392,7 @@ func (s *memSnap) Name(n string) (storage.NameRow, error) {
 }
 
 func (s *memSnap) Account(u storage.UserID) (storage.Account, error) {
-	v := s.accounts[u]
-	v.User = u
-	return v, nil
+	return s.account(u), nil
 }
 
 func (s *memSnap) Devices(u storage.UserID) ([]storage.Device, error) { return s.devicesOf(u), nil }
@@ -421,7 +432,5 @@ func (s *memSnap) SlotRows() (rows []storage.SlotRow, err error) {
 }
 
 func (s *memSnap) Meta(name string) (storage.MetaRow, error) {
-	v := s.meta[name]
-	v.Name = name
-	return v, nil
+	return s.metaRow(name), nil
 }
