@@ -159,6 +159,9 @@ func (a *attempts) begin(k attemptKey) (wait time.Duration) {
 		if now-g.last > int64(forgetGuesses) {
 			*g = guesses{}
 		}
+		if g.last > now { // the clock was set back
+			g.last, g.next = now, now+int64(guessWait(g.wrong))
+		}
 		if wait = time.Duration(g.next - now); wait > 0 {
 			return
 		}
@@ -190,7 +193,7 @@ type registers struct {
 	table     *tracker[[16]byte, bucket]
 }
 
-// bucket is empty at `full` minus a minute. 0: full long since.
+// bucket will be full again at this moment, in unix ns, if nothing is taken.
 type bucket struct{ full int64 }
 
 func newRegisters(size, perMinute int, now func() time.Time) *registers {
@@ -204,7 +207,7 @@ func (r *registers) take(ip netip.Addr) (wait time.Duration) {
 	now := r.now().UnixNano()
 	each := int64(time.Minute) / int64(r.perMinute)
 	r.table.with(addressKey(ip), true, func(b *bucket) {
-		full := max(b.full, now) + each
+		full := max(min(b.full, now+int64(time.Minute)), now) + each // also if the clock was set back
 		if over := full - now - each*int64(r.perMinute); over > 0 {
 			wait = time.Duration(over)
 			return

@@ -205,3 +205,20 @@ func TestRegisterRate(t *testing.T) {
 		t.Fatalf("%d addresses tracked, at most 1024 are allowed", n)
 	}
 }
+
+func TestLimitsSurviveAClockSetBack(t *testing.T) {
+	clock := newFakeClock()
+	a, r := newAttempts(1024, clock.Now), newRegisters(1024, 5, clock.Now)
+	k := guessKey("alice", homeIP)
+	for range freeGuesses {
+		a.begin(k)
+		r.take(homeIP)
+	}
+	clock.Add(-48 * time.Hour)
+	if wait := a.begin(k); wait != time.Second {
+		t.Errorf("guesses wait %v, want 1s", wait)
+	}
+	if wait := r.take(homeIP); wait != 12*time.Second {
+		t.Errorf("registrations wait %v, want 12s", wait)
+	}
+}
