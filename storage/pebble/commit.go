@@ -159,7 +159,7 @@ func (s *Shard) read(locks *storage.Locks) (l *storage.Locked, err error) {
 	if l.Users, err = cached(locks.Users, s.users, s.begun.Load(), src.user, userFound); err != nil {
 		return nil, err
 	}
-	if l.Sends, err = each(locks.Sends, src.send); err != nil {
+	if l.Sends, err = src.sends(locks.Sends); err != nil {
 		return nil, err
 	}
 	if l.UserConvs, err = cached(locks.UserConvs, s.userConvs, s.begun.Load(), src.userConv, userConvFound); err != nil {

@@ -36,7 +36,8 @@ type Options struct {
 	// with status 1.
 	Fatal func(error)
 
-	// CacheBytes is for blocks of tables, 1 MiB or more. Default 64 MiB.
+	// CacheBytes is for blocks of tables, 1 MiB or more. Default 64 MiB. While
+	// memtables are small, blocks may use their part as well.
 	CacheBytes int64
 	// MemTableBytes is the size of a memtable, 1 MiB … 1 GiB; up to four live at
 	// a time under load. They start small and double. Default 32 MiB.
@@ -124,7 +125,7 @@ func (o Options) engine(l *listener) *crdb.Options {
 	e := &crdb.Options{
 		FS:                 o.FS,
 		FormatMajorVersion: formatVersion,
-		CacheSize:          o.CacheBytes,
+		CacheSize:          o.CacheBytes + 2*o.MemTableBytes, // Pebble takes memtables out of it
 		MaxOpenFiles:       o.MaxOpenFiles,
 		Logger:             l,
 		EventListener:      l.events(),

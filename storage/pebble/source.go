@@ -1,8 +1,10 @@
 package pebble
 
 import (
+	"bytes"
 	"errors"
 	"math"
+	"slices"
 
 	crdb "github.com/cockroachdb/pebble/v2"
 
@@ -10,20 +12,23 @@ import (
 )
 
 // source reads rows from the database or one snapshot of it. One goroutine at a
-// time; close it. It keeps one iterator for all that it does: making one costs
-// more than a seek.
+// time; close it. It keeps its iterators: making one costs more than a seek.
 type source struct {
 	r        crdb.Reader
-	it       *crdb.Iterator
+	it       *crdb.Iterator // for ranges
+	points   *crdb.Iterator // for rows that are likely not there: see seek
 	key      []byte
 	low, upp []byte
 }
 
-func (s *source) close() error {
-	if s.it == nil {
-		return nil
+func (s *source) close() (err error) {
+	if s.it != nil {
+		err = s.it.Close()
 	}
-	return s.it.Close()
+	if s.points != nil {
+		err = errors.Join(err, s.points.Close())
+	}
+	return err
 }
 
 // find reads one row. decode must copy what it keeps.
@@ -39,6 +44,26 @@ func find[T any](s *source, key []byte, decode func(key, val []byte) (T, error))
 	if cerr := closer.Close(); err == nil {
 		err = cerr
 	}
+	return row, err == nil, err
+}
+
+// seek is find for rows that are most likely not there: a new message's dedupe
+// row. A plain Get does not ask the filters of the last level, where nearly all
+// rows are, and reads a block there for each.
+func seek[T any](s *source, key []byte, decode func(key, val []byte) (T, error)) (row T, ok bool, err error) {
+	if s.points == nil {
+		if s.points, err = s.r.NewIter(&crdb.IterOptions{UseL6Filters: true}); err != nil {
+			return row, false, err
+		}
+	}
+	if !s.points.SeekPrefixGE(key) {
+		return row, false, s.points.Error()
+	}
+	val, err := s.points.ValueAndErr()
+	if err != nil {
+		return row, false, err
+	}
+	row, err = decode(key, val)
 	return row, err == nil, err
 }
 
@@ -145,11 +170,34 @@ func (s *source) userConv(k storage.UserConvKey) (storage.UserConv, error) {
 	return c, err
 }
 
-func (s *source) send(k storage.SendKey) (storage.SendRow, error) {
-	s.key = sendKey(s.key, k)
-	r, _, err := find(s, s.key, decodeSend)
-	r.Key = k
-	return r, err
+// sends answers position by position, but looks in the order of the keys: each
+// seek then starts where the one before ended.
+func (s *source) sends(keys []storage.SendKey) ([]storage.SendRow, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	order := make([]sendAt, len(keys))
+	for i := range keys {
+		sendKey(order[i].key[:0], keys[i])
+		order[i].at = i
+	}
+	slices.SortFunc(order, func(a, b sendAt) int { return bytes.Compare(a.key[:], b.key[:]) })
+	rows := make([]storage.SendRow, len(keys))
+	for i := range order {
+		o := &order[i]
+		r, _, err := seek(s, o.key[:], decodeSend)
+		if err != nil {
+			return nil, err
+		}
+		r.Key = keys[o.at]
+		rows[o.at] = r
+	}
+	return rows, nil
+}
+
+type sendAt struct {
+	key [sendKeyLen]byte
+	at  int
 }
 
 func (s *source) task(k storage.TaskKey) (storage.Task, error) {
