@@ -37,8 +37,12 @@ func meet(t *testing.T, o Options, server func(conn net.Conn)) *Client {
 		close(drained)
 	}()
 	there.SetWriteDeadline(time.Now().Add(patience))
+	begun := time.Now()
 	server(there)
 	there.Close()
+	if time.Since(begun) > patience/2 {
+		t.Fatal("the client neither reads nor closes")
+	}
 	<-drained
 	eventually(t, "the connection ends", func() bool {
 		c.mu.Lock()

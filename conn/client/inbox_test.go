@@ -232,7 +232,7 @@ func TestAckWaitsForTheStore(t *testing.T) {
 	if p.acked != 0 {
 		t.Fatal("acknowledged what is not stored")
 	}
-	p, h := srv.login()
+	_, h := srv.login()
 	// Applied it is, and will not be again.
 	if h.GetCursor().GetSeq() != 1 {
 		t.Fatal(h.GetCursor())
