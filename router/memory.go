@@ -2,43 +2,72 @@ package router
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // memoryShards spreads the lock; a power of two.
 const memoryShards = 64
 
-// Memory is the directory of a node that runs alone. It keeps about 75 bytes
-// per online device: the first device of a user stands in the map itself, only
-// further ones are allocated.
+// errTooManyNodes cannot happen on a node that runs alone.
+var errTooManyNodes = errors.New("router: the in-memory directory holds up to 65,536 nodes")
+
+// maxLoginEpoch is the highest login epoch that fits: a trillion logins.
+const maxLoginEpoch = 1<<40 - 1
+
+// Memory is the directory of a node that runs alone. A million idle devices
+// are mostly a million of these rows, so they are packed: 32 bytes in the map,
+// key included, where the plain structs took 80. Nodes are named by a number;
+// a user's further devices stand in a map of their own.
 type Memory struct {
 	now    func() time.Time
 	shards [memoryShards]memoryShard
+
+	// nodes by number. Replaced as a whole under mu, never changed in place:
+	// every lookup reads it.
+	nodes atomic.Pointer[[]memoryNode]
+	mu    sync.Mutex
 }
+
+type memoryNode struct{ node, incarnation uint64 }
 
 type memoryShard struct {
-	mu    sync.RWMutex
-	users map[int64]memoryUser
+	mu sync.RWMutex
+	// first holds one device of each user, more the others.
+	first map[int64]packed
+	more  map[userSlot]packed
 }
 
-// memoryUser holds a user's first entry inline; an idle fleet has one a user.
-type memoryUser struct {
-	entry Entry
-	slot  Slot
-	more  []slotEntry
-}
-
-type slotEntry struct {
+type userSlot struct {
+	user int64
 	slot Slot
-	Entry
 }
+
+// packed is an entry and its slot: login epoch (40 bits), number of the node
+// (16), slot (7; maxSlot at most), and whether the user has further devices (1).
+type packed struct {
+	conn, attach, word uint64
+}
+
+const hasMore = 1
+
+// maxSlot is the highest slot that is looked for.
+const maxSlot = 15
+
+func (p packed) slot() Slot    { return Slot(p.word >> 1 & 0x7f) }
+func (p packed) epoch() uint64 { return p.word >> 24 }
 
 // NewMemory returns an empty directory. now gives attach numbers.
 func NewMemory(now func() time.Time) *Memory {
 	m := &Memory{now: now}
+	m.nodes.Store(new([]memoryNode))
 	for i := range m.shards {
-		m.shards[i].users = make(map[int64]memoryUser)
+		m.shards[i].first = make(map[int64]packed)
+		m.shards[i].more = make(map[userSlot]packed)
 	}
 	return m
 }
@@ -48,57 +77,129 @@ func (m *Memory) shard(user int64) *memoryShard {
 	return &m.shards[h>>58%memoryShards]
 }
 
-// find returns the entry of slot, or nil. It points into u.
-func (u *memoryUser) find(slot Slot) *Entry {
-	if u.slot == slot {
-		return &u.entry
+// pack makes an entry small.
+func (m *Memory) pack(slot Slot, e Entry) (packed, error) {
+	n, err := m.number(memoryNode{e.Node, e.Incarnation})
+	if err != nil {
+		return packed{}, err
 	}
-	for i := range u.more {
-		if u.more[i].slot == slot {
-			return &u.more[i].Entry
-		}
-	}
-	return nil
+	word := min(e.LoginEpoch, maxLoginEpoch)<<24 | uint64(n)<<8 | uint64(slot)<<1
+	return packed{conn: e.Conn, attach: e.AttachNo, word: word}, nil
 }
 
-// Attach implements Directory; it never fails.
+// number returns a node's number, giving it one the first time.
+func (m *Memory) number(want memoryNode) (int, error) {
+	if n := slices.Index(*m.nodes.Load(), want); n >= 0 {
+		return n, nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	nodes := *m.nodes.Load()
+	n := slices.Index(nodes, want)
+	if n < 0 {
+		if n = len(nodes); n == 1<<16 {
+			return 0, errTooManyNodes
+		}
+		nodes = append(slices.Clone(nodes), want)
+		m.nodes.Store(&nodes)
+	}
+	return n, nil
+}
+
+func (m *Memory) unpack(p packed) Entry {
+	n := (*m.nodes.Load())[p.word>>8&0xffff]
+	return Entry{
+		Ref:        Ref{Node: n.node, Incarnation: n.incarnation, Conn: p.conn},
+		LoginEpoch: p.epoch(), AttachNo: p.attach,
+	}
+}
+
+// get returns the row of (user, slot).
+func (s *memoryShard) get(user int64, slot Slot) (packed, bool) {
+	if p, ok := s.first[user]; ok && p.slot() == slot {
+		return p, true
+	}
+	p, ok := s.more[userSlot{user, slot}]
+	return p, ok
+}
+
+// put writes the row of (user, slot), new or not.
+func (s *memoryShard) put(user int64, p packed) {
+	first, ok := s.first[user]
+	switch {
+	case !ok:
+		s.first[user] = p
+	case first.slot() == p.slot():
+		p.word |= first.word & hasMore
+		s.first[user] = p
+	default:
+		s.more[userSlot{user, p.slot()}] = p
+		first.word |= hasMore
+		s.first[user] = first
+	}
+}
+
+// remove takes the row of (user, slot) out. A further device moves up.
+func (s *memoryShard) remove(user int64, slot Slot) {
+	first := s.first[user]
+	if first.slot() != slot {
+		delete(s.more, userSlot{user, slot})
+		return
+	}
+	delete(s.first, user)
+	if first.word&hasMore == 0 {
+		return
+	}
+	s.each(user, func(p packed) {
+		delete(s.more, userSlot{user, p.slot()})
+		s.put(user, p)
+	})
+}
+
+// each calls f for the rows of a user that are in more.
+func (s *memoryShard) each(user int64, f func(packed)) {
+	for slot := Slot(0); slot <= maxSlot; slot++ {
+		if p, ok := s.more[userSlot{user, slot}]; ok {
+			f(p)
+		}
+	}
+}
+
+// Attach implements Directory. It fails for slots and nodes beyond what fits.
 func (m *Memory) Attach(_ context.Context, user int64, slot Slot, e Entry) (Attached, error) {
+	if slot > maxSlot {
+		return Attached{}, fmt.Errorf("router: slot %d: the in-memory directory holds slots up to %d", slot, maxSlot)
+	}
 	s := m.shard(user)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := s.users[user]
-	old := u.find(slot)
+	row, found := s.get(user, slot)
+	var old Entry
+	if found {
+		old = m.unpack(row)
+	}
 	if e.AttachNo == 0 {
-		e.AttachNo = uint64(m.now().UnixMicro())
-		if old != nil {
-			e.AttachNo = max(e.AttachNo, old.AttachNo+1)
-		}
+		e.AttachNo = max(uint64(m.now().UnixMicro()), old.AttachNo+1)
 	}
+	out := Attached{AttachNo: e.AttachNo}
 	switch {
-	case old == nil && u.slot == 0:
-		u.slot, u.entry = slot, e
-	case old == nil:
-		u.more = append(u.more, slotEntry{slot, e})
+	case !found:
 	case old.Ref == e.Ref:
-		old.LoginEpoch = max(old.LoginEpoch, e.LoginEpoch)
-		old.AttachNo = max(old.AttachNo, e.AttachNo)
-		e = *old
-	case !e.Beats(*old):
-		return Attached{
-			AttachNo: e.AttachNo, Lost: true, Loser: e.Ref,
-			NewLogin: old.LoginEpoch > e.LoginEpoch,
-		}, nil
-	default:
-		out := Attached{
-			AttachNo: e.AttachNo, Loser: old.Ref,
-			NewLogin: e.LoginEpoch > old.LoginEpoch,
-		}
-		*old = e
-		s.users[user] = u
+		e.LoginEpoch = max(e.LoginEpoch, old.LoginEpoch)
+		e.AttachNo = max(e.AttachNo, old.AttachNo)
+		out.AttachNo = e.AttachNo
+	case !e.Beats(old):
+		out.Lost, out.Loser, out.NewLogin = true, e.Ref, old.LoginEpoch > e.LoginEpoch
 		return out, nil
+	default:
+		out.Loser, out.NewLogin = old.Ref, e.LoginEpoch > old.LoginEpoch
 	}
-	s.users[user] = u
-	return Attached{AttachNo: e.AttachNo}, nil
+	p, err := m.pack(slot, e)
+	if err != nil {
+		return Attached{}, err
+	}
+	s.put(user, p)
+	return out, nil
 }
 
 // Detach implements Directory; it never fails.
@@ -106,40 +207,10 @@ func (m *Memory) Detach(_ context.Context, user int64, slot Slot, ref Ref) error
 	s := m.shard(user)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := s.users[user]
-	old := u.find(slot)
-	if old == nil || old.Ref != ref {
-		return nil
-	}
-	u.remove(slot)
-	if u.slot == 0 {
-		delete(s.users, user)
-	} else {
-		s.users[user] = u
+	if p, ok := s.get(user, slot); ok && m.unpack(p).Ref == ref {
+		s.remove(user, slot)
 	}
 	return nil
-}
-
-// remove takes slot out; slot 0 then means that nothing is left.
-func (u *memoryUser) remove(slot Slot) {
-	if u.slot == slot {
-		if len(u.more) == 0 {
-			*u = memoryUser{}
-			return
-		}
-		u.slot, u.entry = u.more[0].slot, u.more[0].Entry
-		slot = u.slot
-	}
-	rest := make([]slotEntry, 0, len(u.more))
-	for _, e := range u.more {
-		if e.slot != slot {
-			rest = append(rest, e)
-		}
-	}
-	u.more = rest
-	if len(rest) == 0 {
-		u.more = nil
-	}
 }
 
 // Lookup implements Directory; it never fails.
@@ -147,10 +218,12 @@ func (m *Memory) Lookup(_ context.Context, users []int64, dst []Route) ([]Route,
 	for _, user := range users {
 		s := m.shard(user)
 		s.mu.RLock()
-		if u, ok := s.users[user]; ok {
-			dst = append(dst, Route{User: user, Slot: u.slot, Entry: u.entry})
-			for _, e := range u.more {
-				dst = append(dst, Route{User: user, Slot: e.slot, Entry: e.Entry})
+		if p, ok := s.first[user]; ok {
+			dst = append(dst, Route{User: user, Slot: p.slot(), Entry: m.unpack(p)})
+			if p.word&hasMore != 0 {
+				s.each(user, func(p packed) {
+					dst = append(dst, Route{User: user, Slot: p.slot(), Entry: m.unpack(p)})
+				})
 			}
 		}
 		s.mu.RUnlock()
