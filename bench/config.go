@@ -117,9 +117,9 @@ type IdleConfig struct {
 	Ramp float64
 	// Heartbeat is the interval to ask for; 0: the server's.
 	Heartbeat time.Duration
-	// Settle is the least time to wait at each point: a server may take half a
-	// minute until it returns the memory that the ramp needed. SettleMax is the
-	// most.
+	// Settle is how long memory must have stood still at each point: a server
+	// may take half a minute until it returns what the ramp needed. SettleMax is
+	// the longest wait for that.
 	Settle, SettleMax time.Duration
 	// Hold is how long to keep all connections and watch the server's CPU.
 	Hold time.Duration
@@ -131,7 +131,7 @@ func (c *IdleConfig) Validate() error {
 	def(&c.To, 15000)
 	def(&c.Ramp, 1000)
 	def(&c.Settle, 40*time.Second)
-	def(&c.SettleMax, c.Settle+time.Minute)
+	def(&c.SettleMax, c.Settle+3*time.Minute)
 	def(&c.Hold, 30*time.Second)
 	var errs []error
 	if c.From < 1 || c.To <= c.From || c.To > 1_000_000 {

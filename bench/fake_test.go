@@ -27,7 +27,8 @@ type fakeServer struct {
 	users    map[int64]*fakeUser
 	convs    map[string][]*proto.Event
 	sends    map[string]*proto.SendAck
-	accepted int // sends, retries included
+	accepted int    // sends, retries included
+	beat     uint32 // heartbeat, in seconds
 	faults   faults
 	seen     seen
 	done     sync.WaitGroup
@@ -74,7 +75,7 @@ type fakeConn struct {
 func newFake(t *testing.T) *fakeServer {
 	f := &fakeServer{
 		t: t, addr: "127.0.0.1:0", conns: make(map[*fakeConn]bool), names: make(map[string]*fakeUser),
-		users: make(map[int64]*fakeUser), convs: make(map[string][]*proto.Event), sends: make(map[string]*proto.SendAck),
+		users: make(map[int64]*fakeUser), beat: 60, convs: make(map[string][]*proto.Event), sends: make(map[string]*proto.SendAck),
 	}
 	f.listen()
 	t.Cleanup(func() {
@@ -249,7 +250,7 @@ func (f *fakeServer) hello(c *fakeConn, id uint64, h *proto.Hello) bool {
 	w := &proto.Welcome{
 		Version: 1, UserId: u.id, Name: u.name, ServerTimeUs: time.Now().Add(time.Hour).UnixMicro(),
 		AccessToken: u.token, AccessTokenExpiresUs: time.Now().Add(time.Hour).UnixMicro(), Head: head,
-		Limits: &proto.Limits{HeartbeatSeconds: 1, EventWindow: 64, MaxInFlight: 16},
+		Limits: &proto.Limits{HeartbeatSeconds: f.beat, EventWindow: 64, MaxInFlight: 16},
 	}
 	after := head.GetSeq()
 	if h.GetCursor() == nil {

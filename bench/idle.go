@@ -116,14 +116,12 @@ func (i *idleRun) ramp(ctx context.Context, count int) error {
 	return nil
 }
 
-// steadyFor and steadyBand say when RSS stands still: for so long within so
-// much of itself.
-const (
-	steadyFor  = 5 * time.Second
-	steadyBand = 0.002
-)
+// steadyBand says when RSS stands still: within so much of itself.
+const steadyBand = 0.005
 
-// point waits until the server's memory stands still, and notes it.
+// point waits until the server's memory has stood still for Settle, and notes
+// it. A few seconds of standstill prove nothing: a server that returns memory
+// when it has been calm for a while does it in one step, after the while.
 func (i *idleRun) point(ctx context.Context, count int) {
 	began := time.Now()
 	var low, high uint64
@@ -140,7 +138,7 @@ func (i *idleRun) point(ctx context.Context, count int) {
 				}
 			}
 		}
-		return now.Sub(began) >= i.cfg.Settle && (!known || now.Sub(since) >= min(steadyFor, i.cfg.Settle))
+		return now.Sub(since) >= i.cfg.Settle
 	}, i.fill(count))
 	p := IdlePoint{Settled: seconds(time.Since(began)), Stable: stable && known}
 	u, ok := i.sample(ctx, i.target.PID != 0)

@@ -21,7 +21,10 @@ func testIdle(f *fakeServer) IdleConfig {
 
 func TestIdle(t *testing.T) {
 	f := newFake(t)
-	rep, err := Idle(t.Context(), testIdle(f))
+	f.beat = 3
+	cfg := testIdle(f)
+	cfg.Hold = 3500 * time.Millisecond
+	rep, err := Idle(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +44,6 @@ func TestIdle(t *testing.T) {
 	if i.BytesPerConnection != grown {
 		t.Errorf("%v B per connection, want %v", i.BytesPerConnection, grown)
 	}
-	// The fake server asks for a heartbeat a second.
 	if f.seen.heartbeats < 40 || i.Connections.Heartbeats < 40 || i.Connections.Drops != 0 || i.Connections.Open != 40 {
 		t.Errorf("%d heartbeats seen; %+v", f.seen.heartbeats, i.Connections)
 	}
@@ -55,9 +57,10 @@ func TestIdle(t *testing.T) {
 func TestIdleSeesLostConnections(t *testing.T) {
 	f := newFake(t)
 	cfg := testIdle(f)
-	cfg.Hold = 500 * time.Millisecond
+	dropped := false
 	cfg.Progress = func(p Progress) {
-		if p.Phase == "hold" {
+		if p.Phase == "hold" && !dropped {
+			dropped = true
 			f.mu.Lock()
 			f.faults.hello = func() *proto.Fault { return proto.Errorf(proto.ErrorCode_ERROR_CODE_OVERLOADED, "") }
 			for c := range f.conns {
@@ -67,8 +70,7 @@ func TestIdleSeesLostConnections(t *testing.T) {
 			f.mu.Unlock()
 		}
 	}
-	cfg.Settle = 1100 * time.Millisecond // so that a progress falls into the hold
-	cfg.Hold = 1500 * time.Millisecond
+	cfg.Hold = 2 * time.Second // so that a progress falls into it
 	rep, err := Idle(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -104,7 +104,7 @@ type idleCmd struct {
 	To        int           `default:"15000" help:"Connections at the second one."`
 	Ramp      float64       `default:"1000" help:"New connections per second."`
 	Heartbeat time.Duration `default:"0s" help:"Interval to ask for; 0: the server's."`
-	Settle    time.Duration `default:"40s" help:"Least wait at each point; the server returns memory within half a minute."`
+	Settle    time.Duration `default:"40s" help:"How long memory must have stood still at each point; the server returns what it does not need within half a minute."`
 	Hold      time.Duration `default:"30s" help:"How long to watch the server's CPU at the end."`
 	JSON      string        `name:"json" type:"path" help:"Write everything to this file."`
 }
