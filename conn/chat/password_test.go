@@ -182,3 +182,21 @@ func FuzzPHC(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkPasswordCheck is one check at the default costs.
+func BenchmarkPasswordCheck(b *testing.B) {
+	h, err := newHasher(Argon2{}.withDefaults(), zerolog.Nop())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer h.close()
+	stored, err := h.newHash("correct horse battery")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if ok, _, err := h.verify(stored, "correct horse battery"); !ok || err != nil {
+			b.Fatal(ok, err)
+		}
+	}
+}

@@ -232,3 +232,20 @@ func FuzzToken(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkTokenIssue(b *testing.B) {
+	tk := newTestTokens(b, newFakeClock())
+	for b.Loop() {
+		tk.mustIssue(b, someAccess())
+	}
+}
+
+func BenchmarkTokenVerify(b *testing.B) {
+	tk := newTestTokens(b, newFakeClock())
+	s := tk.mustIssue(b, someAccess())
+	for b.Loop() {
+		if _, err := tk.verify(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
