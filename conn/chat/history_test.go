@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/hermod-im/hermod/proto"
 	"github.com/hermod-im/hermod/storage"
@@ -97,7 +98,7 @@ func TestUnreadAndReadMarks(t *testing.T) {
 }
 
 func TestDeliveredMarks(t *testing.T) {
-	r := newRig(t, nil)
+	r := newRig(t, func(o *rigOptions) { o.chat.MarksEvery = 200 * time.Millisecond })
 	a, b := r.register("alice"), r.register("bob")
 	var conv []byte
 	for i := range 3 {
@@ -118,6 +119,7 @@ func TestDeliveredMarks(t *testing.T) {
 	a.send(textTo(b.d.user, "last"))
 	last := b.events(1)[0].Seq
 	b.ack(last)
+	b.quiet("refusal", func(f *proto.Frame) bool { return f.GetError() != nil }) // the ack was served
 	b.close()
 	eventually(t, "the last mark is written", func() bool { return a.marks(conv).PeerDeliveredConvSeq == 4 })
 

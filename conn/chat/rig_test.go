@@ -107,7 +107,14 @@ func newRig(t *testing.T, change func(*rigOptions)) *rig {
 	}
 	r.addr = edge.Addrs()[0].String()
 	t.Cleanup(func() {
-		for _, c := range []io.Closer{edge, r.chat, rt, r.store, shard} {
+		closers := []io.Closer{edge, r.chat, rt, r.store}
+		for _, sh := range o.store.Shards {
+			closers = append(closers, sh)
+		}
+		if o.store.Shards[0] != storage.Shard(shard) {
+			closers = append(closers, shard) // a test brought its own
+		}
+		for _, c := range closers {
 			if err := c.Close(); err != nil {
 				t.Errorf("close %T: %v", c, err)
 			}
