@@ -115,9 +115,7 @@ func (s *Shard) start() error {
 }
 
 func openError(dir string, err error) error {
-	switch {
-	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EACCES) && strings.Contains(err.Error(), "resource temporarily unavailable"),
-		strings.Contains(err.Error(), "lock held by current process"):
+	if errors.Is(err, syscall.EAGAIN) || strings.Contains(err.Error(), "lock held by current process") {
 		return fmt.Errorf("pebble: another hermod runs on this data (%s); stop it, or give this one a folder of its own: %w", dir, err)
 	}
 	return fmt.Errorf("pebble: open %s: %w", dir, err)
