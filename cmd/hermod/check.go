@@ -118,9 +118,10 @@ func checkNets(ps *problems, key string, list []string) {
 	}
 }
 
-// nets parses networks that Check has accepted.
+// nets parses networks that Check has accepted. It never returns nil, which
+// package conn takes for its default: no network means none.
 func nets(list []string) []netip.Prefix {
-	var out []netip.Prefix
+	out := make([]netip.Prefix, 0, len(list))
 	for _, s := range list {
 		if p, err := netip.ParsePrefix(s); err == nil {
 			out = append(out, p.Masked())

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -41,12 +42,16 @@ type process struct {
 	dir  string
 	addr string // of the plain listener; fixed by the first start
 	env  []string
-	cmd  *exec.Cmd
-	done chan struct{} // stderr has been read to its end
+	// ulimit, if set, is how many files the process may open.
+	ulimit int
+	admin  string // address of the admin page
+	log    *logBuffer
+	cmd    *exec.Cmd
+	done   chan struct{} // stderr has been read to its end
 }
 
 func newProcess(t *testing.T, env ...string) *process {
-	p := &process{t: t, dir: t.TempDir(), addr: "127.0.0.1:0", env: env}
+	p := &process{t: t, dir: t.TempDir(), addr: "127.0.0.1:0", env: env, log: new(logBuffer)}
 	t.Cleanup(func() {
 		if p.cmd != nil {
 			p.kill()
@@ -63,6 +68,9 @@ func (p *process) start() {
 		p.t.Fatal(err)
 	}
 	p.cmd = exec.Command(bin)
+	if p.ulimit > 0 {
+		p.cmd = exec.Command("sh", "-c", fmt.Sprintf("ulimit -n %d && exec %s", p.ulimit, bin))
+	}
 	p.cmd.Dir = p.dir
 	p.cmd.Env = append(os.Environ(), append([]string{
 		"HERMOD_LISTEN_PLAIN=" + p.addr,
@@ -79,11 +87,11 @@ func (p *process) start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	listening := make(chan string, 1)
+	listening := make(chan struct{})
 	p.done = make(chan struct{})
 	go p.read(stderr, listening)
 	select {
-	case p.addr = <-listening:
+	case <-listening:
 	case <-p.done:
 		p.t.Fatalf("the server ended before it listened: %v", p.cmd.Wait())
 	case <-time.After(30 * time.Second):
@@ -91,15 +99,22 @@ func (p *process) start() {
 	}
 }
 
-func (p *process) read(r io.Reader, listening chan<- string) {
+// read follows the log. The admin page comes last; then all listen.
+func (p *process) read(r io.Reader, listening chan<- struct{}) {
 	defer close(p.done)
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
-		var l struct{ Level, Message, Address string }
-		if err := json.Unmarshal(lines.Bytes(), &l); err == nil && l.Message == "listening" {
-			listening <- l.Address
-		} else if err != nil || l.Level == "error" || l.Level == "fatal" || l.Level == "panic" {
+		_, _ = p.log.Write(append(lines.Bytes(), '\n'))
+		var l struct{ Level, Message, Address, Mode string }
+		err := json.Unmarshal(lines.Bytes(), &l)
+		switch {
+		case err != nil || l.Level == "error" || l.Level == "fatal" || l.Level == "panic":
 			p.t.Logf("server: %s", lines.Text())
+		case l.Message == "listening" && l.Mode == "plain":
+			p.addr = l.Address
+		case l.Message == "listening" && l.Mode == "admin":
+			p.admin = l.Address
+			close(listening)
 		}
 	}
 }

@@ -81,6 +81,7 @@ func Start(cfg Config, log zerolog.Logger) (s *Server, err error) {
 		if s.admin, err = startAdmin(cfg.Admin.Listen, s.metrics, s.ready, log); err != nil {
 			return nil, fmt.Errorf("admin.listen: %w", err)
 		}
+		log.Info().Stringer("address", s.admin.addr()).Str("mode", "admin").Msg("listening")
 	}
 	s.work.Go(func() { keepMemorySmall(ctx, time.Now) })
 	return s, nil
@@ -199,16 +200,12 @@ func (s *Server) startEdge() error {
 
 // edgeLimits and chatLimits split the configuration's limits.
 func edgeLimits(l LimitsConfig) conn.Limits {
-	exempt := nets(l.Exempt)
-	if exempt == nil {
-		exempt = nets([]string{}) // nobody, where nil would be the default
-	}
 	return conn.Limits{
 		FirstByte: l.FirstByte.std(), Login: l.Login.std(), PartialFrame: l.PartialFrame.std(),
 		MaxInFlight: l.MaxInFlight, FrameRate: l.FramesPerSecond,
 		OutboxBytes: l.OutboxKiB << 10, OutboxStall: l.OutboxStall.std(),
 		MaxConns: l.MaxConns, PerIPRate: l.NewConnsPerIP, PerIPLive: l.ConnsPerIP,
-		Handshakes: l.HandshakePending, Exempt: exempt,
+		Handshakes: l.HandshakePending, Exempt: nets(l.Exempt),
 	}
 }
 
