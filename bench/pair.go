@@ -78,7 +78,7 @@ func (pr *pair) meet() {
 	pr.mu.Lock()
 	defer pr.mu.Unlock()
 	for i, sd := range pr.sides {
-		sd.peer = pr.sides[1-i].s.acc.UserID
+		sd.peer = pr.sides[1-i].s.userID
 		if sd.writes {
 			pr.run.writers = append(pr.run.writers, sd)
 		}
@@ -299,9 +299,9 @@ func (pr *pair) classify(n int, e eventView) (Seen, stamp) {
 		return seen, stamp{}
 	}
 	switch e.actor {
-	case pr.sides[n].s.acc.UserID:
+	case pr.sides[n].s.userID:
 		seen.From = n
-	case pr.sides[1-n].s.acc.UserID:
+	case pr.sides[1-n].s.userID:
 		seen.From = 1 - n
 	default:
 		seen.What = Foreign

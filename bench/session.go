@@ -38,7 +38,7 @@ type sink interface {
 // back with backoff when the connection breaks. One goroutine each (run).
 type session struct {
 	r    *runner
-	acc  *account
+	acc  *account // of the goroutine in run
 	sink sink
 	// readSize is the initial read buffer, in bytes.
 	readSize int
@@ -54,6 +54,7 @@ type session struct {
 	// write in progress began. Times since the run began.
 	wroteAt, readAt, busySince time.Duration
 	heartbeat                  time.Duration
+	userID                     int64
 	epoch                      uint64 // of the inbox; 0: no cursor yet
 	caughtUp                   bool
 	// What the server was told to have arrived; the oldest event beyond it
@@ -165,7 +166,7 @@ func (s *session) welcome(l *link) bool {
 	s.beat = s.heartbeat - time.Duration(rand.Int64N(int64(s.heartbeat/10)+1))
 	s.window = uint64(w.GetLimits().GetEventWindow())
 	s.lastID, s.leaveAt = helloID, 0
-	s.offset = l.offset
+	s.offset, s.userID = l.offset, w.GetUserId()
 	s.stats.logins++
 	first, cursor, reset := s.epoch == 0, s.sink.cursor(), false
 	if r := w.GetReset_(); r != nil {
