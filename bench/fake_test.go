@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -29,6 +30,7 @@ type fakeServer struct {
 	sends    map[string]*proto.SendAck
 	accepted int    // sends, retries included
 	beat     uint32 // heartbeat, in seconds
+	tls      *tls.Config
 	faults   faults
 	seen     seen
 	done     sync.WaitGroup
@@ -94,7 +96,11 @@ func (f *fakeServer) listen() {
 		return
 	}
 	f.mu.Lock()
-	f.ln, f.addr = ln, ln.Addr().String()
+	f.addr = ln.Addr().String()
+	if f.tls != nil {
+		ln = tls.NewListener(ln, f.tls)
+	}
+	f.ln = ln
 	f.mu.Unlock()
 	f.done.Go(func() {
 		for {

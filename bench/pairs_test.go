@@ -2,7 +2,10 @@ package bench
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -77,6 +80,30 @@ func TestPairsFlatOut(t *testing.T) {
 	}
 	if f.seen.deliveryAcks == 0 {
 		t.Error("no delivery acks")
+	}
+}
+
+func TestPairsOverTLS(t *testing.T) {
+	web := httptest.NewTLSServer(nil) // for its certificate
+	web.Close()
+	f := newFake(t)
+	f.kill()
+	f.tls = &tls.Config{Certificates: web.TLS.Certificates, NextProtos: []string{"hermod/1"}, MinVersion: tls.VersionTLS13}
+	f.listen()
+	cfg := testPairs(f)
+	if _, err := Pairs(t.Context(), cfg); err == nil {
+		t.Error("a plain run against TLS went through")
+	}
+	cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS13}
+	if _, err := Pairs(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("an unknown certificate: %v", err)
+	}
+	cfg.TLS.RootCAs = x509.NewCertPool()
+	cfg.TLS.RootCAs.AddCert(web.Certificate())
+	rep := runPairs(t, cfg)
+	mustBeOK(t, rep)
+	if !rep.Server.TLS || rep.Pairs.Verification.Received != 210 {
+		t.Errorf("%+v", rep.Server)
 	}
 }
 
