@@ -20,10 +20,9 @@ const (
 // interval, so that a million sessions are a trickle of reads.
 func (c *Chat) audit() {
 	defer c.work.Done()
-	var a auditor
-	a.c = c
-	for c.sleep(a.pause()) {
-		a.step()
+	a := auditor{c: c, next: time.Now().Add(c.opt.AuditEvery / 2)}
+	for c.sleep(a.pause(time.Now())) {
+		a.step(time.Now())
 	}
 }
 
@@ -46,32 +45,41 @@ type auditor struct {
 	users    []storage.UserID // of the batch
 	rest     []storage.UserID // of the shard, not looked at yet
 	sessions []*session
-	suspects []suspect
+	suspects []suspect // due ascending
+	next     time.Time // of the next batch
 }
 
-// suspect is a session that was behind storage. It is lost pushes only if it
-// still is, and has not moved, at the next step: until then they may be on
-// their way.
+// suspect is a session that was behind storage. Its pushes may be on their way:
+// they are lost only if it still is, and has not moved, when it is due.
 type suspect struct {
-	s    *session
-	sent uint64
-	head uint64
+	s          *session
+	sent, head uint64
+	due        time.Time
 }
 
-// pause spreads the steps: so long that one round takes AuditEvery.
-func (a *auditor) pause() time.Duration {
-	if len(a.suspects) > 0 {
-		return min(a.c.opt.AuditEvery/2, time.Second)
+// suspectGrace is how long a push may take from the commit to the session.
+const suspectGrace = time.Second
+
+// pause is the time until something is due.
+func (a *auditor) pause(now time.Time) time.Duration {
+	until := a.next
+	if len(a.suspects) > 0 && a.suspects[0].due.Before(until) {
+		until = a.suspects[0].due
 	}
-	steps := a.c.table.count.Load()/auditBatch + 1
-	return a.c.opt.AuditEvery / time.Duration(steps)
+	return max(until.Sub(now), 0)
 }
 
-// step repairs what the last step suspected, or looks at the next batch.
-func (a *auditor) step() {
-	if len(a.suspects) > 0 {
-		a.repair()
+// step repairs the suspects that are due, and looks at the next batch when its
+// time has come. Batches are so far apart that one round takes AuditEvery.
+func (a *auditor) step(now time.Time) {
+	a.repair(now)
+	if now.Before(a.next) {
 		return
+	}
+	every := a.c.opt.AuditEvery
+	batches := a.c.table.count.Load()/auditBatch + 1
+	if a.next = a.next.Add(every / time.Duration(batches)); a.next.Before(now) {
+		a.next = now // slower than planned: no burst to make up for it
 	}
 	a.fill()
 	if len(a.users) == 0 {
@@ -84,8 +92,9 @@ func (a *auditor) step() {
 		a.c.metrics.auditFailures.Inc()
 		a.c.log.Warn().Err(err).Int("users", len(a.users)).Msg("audit could not read all heads; it comes round again")
 	} // those that were read are good
+	due := time.Now().Add(min(suspectGrace, every/2))
 	for i := range heads {
-		a.check(ctx, &heads[i])
+		a.check(ctx, &heads[i], due)
 	}
 	a.c.metrics.audited.Add(float64(len(heads)))
 }
@@ -108,7 +117,7 @@ func (a *auditor) fill() {
 }
 
 // check compares one user's sessions with the head.
-func (a *auditor) check(ctx context.Context, head *storage.UserHead) {
+func (a *auditor) check(ctx context.Context, head *storage.UserHead, due time.Time) {
 	if !head.Found {
 		return
 	}
@@ -120,8 +129,8 @@ func (a *auditor) check(ctx context.Context, head *storage.UserHead) {
 			continue
 		}
 		s.mu.Lock()
-		if !s.closed && !s.flow.reading && head.Seq > s.flow.sent && head.Seq > s.flow.known {
-			a.suspects = append(a.suspects, suspect{s, s.flow.sent, head.Seq})
+		if !s.closed && !s.flow.reading && head.Seq > s.flow.sent {
+			a.suspects = append(a.suspects, suspect{s, s.flow.sent, head.Seq, due})
 		}
 		s.mu.Unlock()
 	}
@@ -154,8 +163,10 @@ func (c *Chat) checkLogin(ctx context.Context, s *session, head *storage.UserHea
 
 // repair reads what did not come by push. A session whose window is full is
 // left alone: its next ack does it.
-func (a *auditor) repair() {
-	for _, x := range a.suspects {
+func (a *auditor) repair(now time.Time) {
+	n := 0
+	for ; n < len(a.suspects) && !a.suspects[n].due.After(now); n++ {
+		x := &a.suspects[n]
 		x.s.mu.Lock()
 		if f := &x.s.flow; !x.s.closed && !f.reading && f.sent == x.sent && f.sent < x.head {
 			f.known = max(f.known, x.head)
@@ -166,6 +177,7 @@ func (a *auditor) repair() {
 		}
 		x.s.mu.Unlock()
 	}
-	clear(a.suspects)
-	a.suspects = a.suspects[:0]
+	rest := copy(a.suspects, a.suspects[n:])
+	clear(a.suspects[rest:])
+	a.suspects = a.suspects[:rest]
 }

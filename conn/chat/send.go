@@ -147,7 +147,7 @@ func (c *Chat) refused(s *session, id uint64, conv storage.ConvKey, fault *proto
 // beside Serve, on the loop.
 func (c *Chat) Refuse(cn *conn.Conn, f *proto.Frame, code proto.ErrorCode) {
 	s, _ := cn.Data().(*session)
-	if ack := f.GetDeliveryAck(); ack != nil {
+	if ack := f.GetDeliveryAck(); ack != nil && f.Id == 0 {
 		// Taken all the same: it costs nothing, its order does not matter, and
 		// without it the window of a busy client would stay shut.
 		if s != nil {
