@@ -192,11 +192,16 @@ func (c *Client) State() State {
 	return c.state
 }
 
-// Reconnect ends a wait for the next attempt: call it when the network is back.
+// Reconnect ends a wait for the next attempt: call it when the network is back
+// or the app comes to the front, but not more than once in 5 s.
 func (c *Client) Reconnect() {
-	select {
-	case c.hurry <- struct{}{}:
-	default:
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state.Phase == Waiting {
+		select {
+		case c.hurry <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -304,8 +309,12 @@ func (c *Client) finish(why *Error) {
 		return
 	}
 	c.ended = why
-	if why.Kind == ErrRevoked || why.Kind == ErrLoggedOut {
-		c.session.forget()
+	switch why.Kind {
+	case ErrRevoked:
+		c.session.lock()
+		c.dirty = true
+	case ErrLoggedOut:
+		c.session = Session{DeviceID: c.session.DeviceID}
 		c.dirty = true
 	}
 	c.pool.cancel(&c.alarm)

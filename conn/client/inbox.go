@@ -110,7 +110,7 @@ func (c *Client) apply(it *item) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.inbox.events -= len(it.events)
-	if !ok || it.lineage != c.inbox.lineage {
+	if !ok || it.lineage != c.inbox.lineage || !c.session.HasCursor { // logged out meanwhile
 		return
 	}
 	c.session.Cursor.Seq = it.events[len(it.events)-1].GetSeq()
@@ -154,7 +154,9 @@ func (c *Client) reset(l *link, r *proto.Reset) {
 }
 
 // rebuild has the application rebuild. Only then does the cursor move: if it
-// fails, or the process ends, the server says Reset again.
+// fails, or the process ends, the server says Reset again. (The specification
+// moves the cursor first and keeps a flag; that lets events in during a rebuild,
+// and asks of the application that the two merge. This way it need not.)
 func (c *Client) rebuild(it *item) {
 	if !c.current(it) {
 		return
@@ -186,6 +188,10 @@ func (c *Client) rebuild(it *item) {
 		c.kick(l)
 	}
 }
+
+// maxVain: after so many Syncs in a row that did not fill a gap, try another
+// connection.
+const maxVain = 5
 
 // onEvents takes what continues the log, drops what is known, and fetches what
 // is missing.
@@ -284,8 +290,11 @@ func (c *Client) onHint(h *proto.Hint) {
 	}
 }
 
-// resync asks for what comes after the received events, with mu held: not while
-// the application is a window behind, or it would never be bounded.
+// resync asks for what comes after the received events, with mu held. No gap
+// should ever be: the specification has a client reconnect then. That comes to
+// the same with a bigger hammer: a Sync on the same connection leaves the open
+// requests alone, and if it does not help either, the connection ends. Not while
+// the application is a window behind, or the queue would have no bound.
 func (c *Client) resync(l *link) {
 	l.resyncAt = 0
 	if l.syncing || l.why != nil {
@@ -335,6 +344,9 @@ func (c *Client) onSync(l *link, asked *proto.Cursor, f *proto.Frame, err error)
 	if e == nil && len(held) > 0 {
 		e = c.take(l, held, 0)
 	}
+	if c.inbox.received.Seq > before {
+		l.vain = 0
+	}
 	switch {
 	case e != nil:
 		l.fail(e)
@@ -342,6 +354,10 @@ func (c *Client) onSync(l *link, asked *proto.Cursor, f *proto.Frame, err error)
 	case !r.GetCaughtUp() && c.inbox.received.Seq > before:
 		c.resync(l)
 	case l.caughtUp > 0 || !r.GetCaughtUp(): // the server knows of more, and did not give it
+		if l.vain++; l.vain > maxVain {
+			l.fail(localError(ErrProtocol, nil, "no event after %d, though there are some", c.inbox.received.Seq))
+			return
+		}
 		c.resyncAfter(l, busyDelay)
 	}
 }

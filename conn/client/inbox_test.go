@@ -123,6 +123,25 @@ func TestGapIsSynced(t *testing.T) {
 	a.applied(t, 10)
 }
 
+func TestGapThatStaysEndsTheConnection(t *testing.T) {
+	srv, a := newServer(t), &app{}
+	o := a.options(srv.addr())
+	o.Store, o.Credentials = resumed(0), Credentials{}
+	start(t, o)
+	p, _ := srv.login()
+	p.send(events(1, 1), caughtUp(3))
+	for range maxVain + 1 {
+		p.send(syncResponse(wantSync(t, p, 1), nil, 1, true))
+	}
+	p.gone()
+	p, h := srv.login()
+	if h.GetCursor().GetSeq() != 1 {
+		t.Fatal(h.GetCursor())
+	}
+	p.send(events(2, 3))
+	a.applied(t, 3)
+}
+
 func TestGapAfterTheHeldOnes(t *testing.T) {
 	srv, a := newServer(t), &app{}
 	o := a.options(srv.addr())

@@ -57,6 +57,7 @@ type link struct {
 	ackAt       time.Duration // 0: nothing to acknowledge
 	ackNow      bool
 	syncing     bool
+	vain        int           // Syncs in a row that did not help
 	resyncAt    time.Duration // 0: none planned
 	held        []*proto.Event
 	caughtUp    uint64 // seq + 1 while it is to be told; 0: not

@@ -267,7 +267,7 @@ func TestRevokedForgetsSecretAndToken(t *testing.T) {
 	<-c.Done()
 	wantKind(t, c.Err(), ErrRevoked)
 	c.Close()
-	if s, _ := store.Load(); s.LoggedIn() || s.Secret != nil || s.Token != "" || len(s.DeviceID) != 16 {
+	if s, _ := store.Load(); s.LoggedIn() || s.Secret != nil || s.Token != "" || len(s.DeviceID) != 16 || s.Cursor.Seq != 5 {
 		t.Fatalf("stored %+v", s)
 	}
 	_, err := Dial(ctxFor(t), o)

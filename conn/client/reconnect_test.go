@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -72,7 +73,7 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 		eventually(t, "waiting", func() bool { return c.State().Phase == Waiting })
 		s := c.State()
 		wantKind(t, s.Err, ErrOverloaded)
-		if d := s.RetryAt.Sub(at); d < 80*time.Millisecond || d > time.Second {
+		if d := s.RetryAt.Sub(at); d < 80*time.Millisecond || d > patience/2 {
 			t.Fatalf("retry at %v", d)
 		}
 		srv.login()
@@ -104,7 +105,7 @@ func TestGoAway(t *testing.T) {
 	r.send(t, c, User(friend), "later") // waits for the next connection
 	p.send(ack(f[0].GetId(), 1))
 	p.gone()
-	if d := time.Since(at); d > 2*time.Second {
+	if d := time.Since(at); d > leaveGrace {
 		t.Fatalf("left after %v", d)
 	}
 	r.wait(t, "open")
@@ -223,7 +224,7 @@ func TestHeartbeats(t *testing.T) {
 		if f, err := p.read(); err != nil || f != nil {
 			t.Fatal(f, err)
 		}
-		if d := time.Since(before); d < 800*time.Millisecond || d > 1100*time.Millisecond {
+		if d := time.Since(before); d < 800*time.Millisecond || d > 1500*time.Millisecond {
 			t.Fatalf("heartbeat after %v", d)
 		}
 		p.conn.Write(proto.AppendHeartbeat(nil))
@@ -242,7 +243,7 @@ func TestSilentServerIsLeft(t *testing.T) {
 		time.Sleep(100 * time.Millisecond) // to be quiet on purpose
 	}
 	p.gone()
-	if d := time.Since(at); d < 1400*time.Millisecond || d > 2500*time.Millisecond {
+	if d := time.Since(at); d < 1400*time.Millisecond || d > patience/2 {
 		t.Fatalf("left after %v", d)
 	}
 	if p.beats == 0 {
@@ -302,7 +303,7 @@ func TestSlowLoginTimesOut(t *testing.T) {
 	p := srv.accept()
 	p.hello()
 	p.gone()
-	wantKind(t, c.State().Err, ErrDisconnected)
+	eventually(t, "the reason", func() bool { return errors.Is(c.State().Err, ErrDisconnected) })
 }
 
 // Close ends the client, whatever it is doing.

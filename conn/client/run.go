@@ -56,6 +56,10 @@ func (c *Client) run(endpoint int) {
 			continue
 		}
 		delay := c.delay(&t, a.err)
+		select {
+		case <-c.hurry: // meant for an earlier wait
+		default:
+		}
 		if !c.enter(State{Phase: Waiting, Endpoint: name, RetryAt: time.Now().Add(delay), Err: a.err}) || !c.wait(delay) {
 			return
 		}

@@ -44,8 +44,11 @@ func (s *Session) LoggedIn() bool {
 	return s.UserID > 0 && (len(s.Secret) > 0 || s.Token != "")
 }
 
-// forget drops all but the device id.
-func (s *Session) forget() { *s = Session{DeviceID: s.DeviceID} }
+// lock drops what lets one in without a password.
+func (s *Session) lock() {
+	s.Secret, s.NextSecret = nil, nil
+	s.Token, s.TokenExpires = "", time.Time{}
+}
 
 // Store keeps the Session. Calls come one at a time, from any goroutine.
 //
