@@ -145,9 +145,11 @@ func (s *session) admit(f *proto.Frame, open, queued, bytes int, lim *Limits) ac
 	if hello {
 		return closing(ReasonHelloRepeated, proto.ErrorCode_ERROR_CODE_HELLO_REPEATED)
 	}
-	// One-way frames take no credit, only room: as many again as requests.
-	if open < lim.MaxInFlight && queued < 2*lim.MaxInFlight && (queued == 0 || bytes < lim.MailboxBytes) {
-		if open < lim.MaxInFlight/2 {
+	// One-way frames take no credit, only room: as many again as requests. So
+	// who has all requests open, as anybody may, can still acknowledge.
+	room := queued < 2*lim.MaxInFlight && (queued == 0 || bytes < lim.MailboxBytes)
+	if room && (f.GetId() == 0 || open < lim.MaxInFlight) {
+		if open <= lim.MaxInFlight/2 {
 			s.refused = 0
 		}
 		return action{step: stepFrame}
