@@ -170,7 +170,16 @@ func TestUnknownRequests(t *testing.T) {
 // TestSendsKeepTheirOrder sends far more at once than may be in flight, and
 // follows the rule for refusals: the recipient gets all of it in order.
 func TestSendsKeepTheirOrder(t *testing.T) {
-	r := newRig(t, nil)
+	t.Run("refused by the edge", func(t *testing.T) { sendInOrder(t, newRig(t, nil)) })
+	t.Run("refused by storage", func(t *testing.T) {
+		sendInOrder(t, newRig(t, func(o *rigOptions) {
+			o.conn.MaxInFlight = 1000
+			o.store.Queue = 8
+		}))
+	})
+}
+
+func sendInOrder(t *testing.T, r *rig) {
 	a, b := r.register("alice"), r.register("bob")
 	const n = 400
 	reqs := make([]*proto.SendRequest, n)
@@ -190,7 +199,7 @@ func TestSendsKeepTheirOrder(t *testing.T) {
 		for i, f := range fs {
 			got := a.answer(f.Id)
 			if e := got.GetError(); e != nil {
-				if !e.Retryable || e.Code != proto.ErrorCode_ERROR_CODE_BUSY {
+				if !e.Retryable || e.Code != proto.ErrorCode_ERROR_CODE_BUSY && e.Code != proto.ErrorCode_ERROR_CODE_OVERLOADED {
 					t.Fatalf("send was answered with %v", e)
 				}
 				refusals++
