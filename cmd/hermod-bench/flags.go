@@ -20,11 +20,20 @@ type serverFlags struct {
 	CA       string `name:"ca" type:"existingfile" help:"PEM file with the certificate to trust; implies --tls."`
 	Insecure bool   `name:"insecure" help:"With TLS: do not verify the server's certificate."`
 	PID      int    `name:"pid" help:"Process id of the server, for its memory and CPU."`
-	Admin    string `default:"http://127.0.0.1:5180" help:"Admin HTTP of the server, where --pid is not given."`
+	Admin    string `help:"Admin HTTP of the server, where --pid is not given. For a server on 127.0.0.1:5100 or 5101 it is http://127.0.0.1:5180."`
+}
+
+// admin guesses the admin address of a server at its default place only: the
+// figures of another process than the one under load would be worse than none.
+func (f *serverFlags) admin() string {
+	if f.Admin == "" && (f.Server == "127.0.0.1:5100" || f.Server == "127.0.0.1:5101") {
+		return "http://127.0.0.1:5180"
+	}
+	return f.Admin
 }
 
 func (f *serverFlags) target(ui *console) (bench.Target, error) {
-	t := bench.Target{Addr: f.Server, PID: f.PID, Admin: f.Admin, Version: version, Log: ui.log, Progress: ui.progress}
+	t := bench.Target{Addr: f.Server, PID: f.PID, Admin: f.admin(), Version: version, Log: ui.log, Progress: ui.progress}
 	if !f.TLS && f.CA == "" {
 		if f.Insecure {
 			return t, errors.New("--insecure is about TLS: give --tls too")

@@ -51,6 +51,22 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+// TestAdminIsNotGuessed: the server's figures must be those of that server.
+func TestAdminIsNotGuessed(t *testing.T) {
+	for _, c := range []struct{ server, admin, want string }{
+		{"127.0.0.1:5100", "", "http://127.0.0.1:5180"},
+		{"127.0.0.1:5101", "", "http://127.0.0.1:5180"},
+		{"127.0.0.1:5900", "", ""},
+		{"chat.example.org:5101", "", ""},
+		{"chat.example.org:5101", "http://10.0.0.1:5180", "http://10.0.0.1:5180"},
+	} {
+		f := serverFlags{Server: c.server, Admin: c.admin}
+		if got := f.admin(); got != c.want {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+}
+
 func TestProgressOffATerminal(t *testing.T) {
 	var out, err bytes.Buffer
 	ui := newConsole(&out, &err)
