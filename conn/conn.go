@@ -18,7 +18,7 @@ type Handler interface {
 	// Hello gets the first frame of a connection, which is a Hello; Serve gets
 	// every later one, in arrival order. Both run on a worker, one call at a
 	// time per Conn. If park is true nothing further of this Conn is served
-	// until c.Resume. No further frame is read before c.Accept.
+	// until c.Resume. No further frame is read before c.Accept and the Reply.
 	// Frames with an id hold one credit each until c.Reply. f is the Handler's.
 	Hello(c *Conn, f *proto.Frame) (park bool)
 	Serve(c *Conn, f *proto.Frame) (park bool)
@@ -70,6 +70,7 @@ type Conn struct {
 	run     runState
 	served  bool // Hello was called: Closed is owed
 	resumed bool // Resume came while Serve was still running
+	replied bool // Hello was answered: input may be read once it is accepted
 	dirty   bool // the loop will look at this connection soon
 	shut    bool // no more input or output is taken
 	closed  bool // gnet has closed it
@@ -103,20 +104,26 @@ func (c *Conn) SetData(v any) {
 	c.mu.Unlock()
 }
 
-// Accept ends the login: from now on the larger frames are read, rates and
-// heartbeats hold. It returns the heartbeat that holds, which is the wish
-// brought into the bounds of Limits; 0 asks for the largest. Call it before
-// the Reply that tells the client.
+// Accept ends the login, together with the Reply to Hello, which tells the
+// client: once there are both, the larger frames are read, rates and
+// heartbeats hold. Nothing that the client has pipelined is answered before that
+// Reply. Accept returns the heartbeat that holds, which is the wish brought into
+// the bounds of Limits; 0 asks for the largest.
 func (c *Conn) Accept(heartbeat time.Duration) time.Duration {
 	lim := c.loop.srv.limits.Load()
 	if heartbeat <= 0 {
 		heartbeat = lim.MaxHeartbeat
 	}
 	heartbeat = min(max(heartbeat, lim.MinHeartbeat), lim.MaxHeartbeat)
-	if c.heartbeat.CompareAndSwap(0, uint32(heartbeat/time.Millisecond)) {
-		c.loop.srv.loggedIn.Add(1)
+	c.mu.Lock()
+	if !c.closed && c.heartbeat.CompareAndSwap(0, uint32(heartbeat/time.Millisecond)) {
+		c.loop.srv.loggedIn.Add(1) // under mu: left takes it back if this was before closed
 	}
-	c.touch()
+	push := c.markLocked()
+	c.mu.Unlock()
+	if push {
+		c.loop.push(c)
+	}
 	return heartbeat
 }
 
@@ -126,7 +133,10 @@ func (c *Conn) Accept(heartbeat time.Duration) time.Duration {
 func (c *Conn) Reply(id uint64, f *proto.Frame) error {
 	f.Id = id
 	c.release()
-	err := c.Send(f)
+	push, err := c.send(f, true)
+	if push {
+		c.loop.push(c)
+	}
 	if err != nil && !errors.Is(err, ErrClosed) {
 		fault := proto.AsFault(fmt.Errorf("conn: answer cannot be sent: %w", err))
 		_ = c.Send(&proto.Frame{Id: id, Body: &proto.Frame_Error{Error: fault.Wire()}})
@@ -187,16 +197,6 @@ func (c *Conn) shutdown(reason Reason, f *proto.Fault) (push bool) {
 		c.shut, c.reason = true, reason
 	}
 	return c.markLocked()
-}
-
-// touch makes the loop look at the connection.
-func (c *Conn) touch() {
-	c.mu.Lock()
-	push := c.markLocked()
-	c.mu.Unlock()
-	if push {
-		c.loop.push(c)
-	}
 }
 
 // markLocked marks the connection and reports whether the caller has to push

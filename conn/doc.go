@@ -29,7 +29,7 @@
 //
 // hello: the first frame must be a Hello of at most 4 KiB. login: the Handler
 // has it; whatever else arrives stays unread in gnet's buffer, at most
-// Limits.LoginBytes. live: from Conn.Accept on. closing: the last frames are
+// Limits.LoginBytes. live: from Conn.Accept and the Reply to Hello on. closing: the last frames are
 // on their way, then FIN, then we wait for the client's FIN for at most
 // Limits.CloseGrace, because closing a socket with unread input is a reset and
 // would take the client's last frames (its Error) with it. A client's own FIN

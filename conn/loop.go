@@ -190,6 +190,7 @@ func (l *loop) flush(c *Conn) {
 	if kernel == 0 {
 		out, c.out = c.out, nil
 	}
+	welcome := c.replied && c.heartbeat.Load() != 0
 	c.kernel = int32(kernel)
 	if out != nil {
 		c.kernel += int32(len(out.b))
@@ -207,7 +208,7 @@ func (l *loop) flush(c *Conn) {
 		kernel = c.gc.OutboundBuffered()
 	}
 	l.settle(c, kernel)
-	if !c.gone && c.s.phase == phaseLogin && c.heartbeat.Load() != 0 {
+	if !c.gone && c.s.phase == phaseLogin && welcome {
 		c.s.accept(l.srv.clock())
 		l.inbound(c) // what came in during the login
 	}

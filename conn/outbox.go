@@ -40,14 +40,16 @@ func (p *buffers) put(b *buffer) {
 // that cannot be encoded. An outbox over Limits.OutboxBytes closes the
 // connection (SLOW_CONSUMER).
 func (c *Conn) Send(f *proto.Frame) error {
-	push, err := c.send(f)
+	push, err := c.send(f, false)
 	if push {
 		c.loop.push(c)
 	}
 	return err
 }
 
-func (c *Conn) send(f *proto.Frame) (push bool, err error) {
+// send is Send without waking the loop. The first reply is the one to Hello:
+// nothing else is served before it.
+func (c *Conn) send(f *proto.Frame, reply bool) (push bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock() // deferred: encoding a broken message can panic
 	if c.shut {
@@ -55,6 +57,7 @@ func (c *Conn) send(f *proto.Frame) (push bool, err error) {
 		return false, ErrClosed
 	}
 	err = c.appendLocked(f)
+	c.replied = c.replied || reply
 	return c.markLocked(), err
 }
 

@@ -13,7 +13,7 @@ const (
 	phaseProxy   phase = iota // waiting for a PROXY header
 	phaseTLS                  // waiting for a ClientHello, or shaking hands
 	phaseHello                // waiting for the first frame
-	phaseLogin                // Hello is with the Handler; nothing is read until Accept
+	phaseLogin                // Hello is with the Handler; nothing is read until Accept and Reply
 	phaseLive                 // accepted
 	phaseClosing              // last output is on its way; input is thrown away
 )
