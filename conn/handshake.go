@@ -7,6 +7,10 @@ import (
 	"sync"
 )
 
+// handshakeRoom is what a client's side of a handshake may take, beside the
+// Limits.LoginBytes that may follow at once.
+const handshakeRoom = 16 << 10
+
 // handshake is a TLS handshake on its way. It runs on a goroutine of its own,
 // because signing takes longer than a loop may be kept. As many compute at a time
 // as there are loops; one that waits for the client computes nothing and
@@ -26,13 +30,13 @@ type handshake struct {
 // handshakeBytes is given buf[:n], whole records, while c shakes hands; it
 // returns how many bytes it took.
 func (l *loop) handshakeBytes(c *Conn, buf []byte, n int) int {
-	t := c.tls
-	if len(buf) > l.srv.limits.Load().LoginBytes {
+	t, most := c.tls, l.srv.limits.Load().LoginBytes+handshakeRoom
+	if len(buf) > most {
 		l.kill(c, ReasonLoginBytes)
 		return 0
 	}
 	if t.hs != nil {
-		if !t.hs.add(buf[:n], l.srv.limits.Load().LoginBytes) {
+		if !t.hs.add(buf[:n], most) {
 			l.kill(c, ReasonLoginBytes)
 		}
 		return n
@@ -66,7 +70,8 @@ func (h *handshake) run(t *tlsState) {
 	<-h.srv.compute
 	h.srv.shaking.Add(-1)
 	h.flush()
-	h.c.loop.post(func() { h.c.loop.shaken(h.c, err) })
+	l := h.c.loop
+	l.post(func() { l.guard(h.c, func(c *Conn) { l.shaken(c, err) }) })
 }
 
 func (h *handshake) shake(conn *tls.Conn) (err error) {

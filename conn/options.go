@@ -65,7 +65,8 @@ type Limits struct {
 	PartialFrame time.Duration
 	// MinHeartbeat (10 s), MaxHeartbeat (10 min): bounds of Conn.Accept.
 	MinHeartbeat, MaxHeartbeat time.Duration
-	// LoginBytes (16 KiB): unread input of a connection before login.
+	// LoginBytes (16 KiB): unread input of a connection before login, without
+	// the TLS handshake.
 	LoginBytes int
 	// MaxInFlight (64): requests handed over and not replied to. Beyond it BUSY.
 	MaxInFlight int
