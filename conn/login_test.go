@@ -195,3 +195,27 @@ func TestPanicBehindHandshake(t *testing.T) {
 	c.end()
 	e.closedFor(ReasonPanic)
 }
+
+// Drain in the middle of logins: who has not said Hello is told DRAINING, who
+// is waiting for the Welcome gets it, and then the GoAway.
+func TestDrainDuringLogin(t *testing.T) {
+	h := &echo{onHello: func(*Conn, *proto.Frame) bool { return true }}
+	e := start(t, h, quick(nil))
+	silent, waiting := e.dial(), e.dial()
+	waiting.send(hello(1))
+	eventually(t, "both", func() bool { return e.Conns() == 2 && h.conn(0) != nil })
+	drained := make(chan error, 1)
+	go func() { drained <- e.Drain(t.Context(), time.Second) }()
+	silent.fault(proto.ErrorCode_ERROR_CODE_DRAINING)
+	h.welcome(h.conn(0), hello(1))
+	if f := waiting.frame(); f.GetWelcome() == nil {
+		t.Fatalf("got %v", f)
+	}
+	if f := waiting.frame(); f.GetGoAway() == nil {
+		t.Fatalf("got %v", f)
+	}
+	_ = waiting.Close()
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+}

@@ -210,6 +210,9 @@ func (l *loop) flush(c *Conn) {
 	l.settle(c, kernel)
 	if !c.gone && c.s.phase == phaseLogin && welcome {
 		c.s.accept(l.srv.clock())
+		if d := l.srv.drain.Load(); d != nil {
+			_ = c.SendBytes(d.goAway)
+		}
 		l.inbound(c) // what came in during the login
 	}
 }

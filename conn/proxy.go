@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+
+	"github.com/hermod-im/hermod/proto"
 )
 
 // proxyMax bounds a PROXY header: addresses take 36 bytes, the rest are TLVs
@@ -72,11 +74,10 @@ func (l *loop) proxy(c *Conn) {
 }
 
 // begin is where frames begin: at once, behind a PROXY header, or behind a TLS
-// handshake.
+// handshake. A draining server says so, as if it had read the Hello.
 func (l *loop) begin(c *Conn) {
 	c.s.phase = phaseHello
-	if d := l.srv.drain.Load(); d != nil {
-		_ = c.SendBytes(d.goAway)
-		c.Close(ReasonDraining, nil)
+	if l.srv.drain.Load() != nil {
+		c.Close(ReasonDraining, proto.Errorf(proto.ErrorCode_ERROR_CODE_DRAINING, ""))
 	}
 }

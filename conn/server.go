@@ -288,10 +288,11 @@ func (s *Server) Reload(certs *tls.Config, limits Limits) error {
 	return nil
 }
 
-// Drain asks everybody to reconnect elsewhere within window (GoAway), turns new
-// connections away, and waits until all are gone. When ctx is over the rest
-// are closed with DRAINING, and its error is returned. The server can only be
-// closed afterwards.
+// Drain asks everybody to reconnect elsewhere within window (GoAway; who is
+// logging in learns it behind the Welcome), turns new connections and those
+// that have not said Hello away with DRAINING, and waits until all are gone.
+// When ctx is over the rest are closed with DRAINING, and its error is
+// returned. The server can only be closed afterwards.
 func (s *Server) Drain(ctx context.Context, window time.Duration) error {
 	frame, err := proto.AppendFrame(nil, &proto.Frame{Body: &proto.Frame_GoAway{GoAway: &proto.GoAway{
 		Reason: proto.GoAwayReason_GO_AWAY_REASON_DRAINING, WindowMs: uint32(window.Milliseconds()),
@@ -300,7 +301,17 @@ func (s *Server) Drain(ctx context.Context, window time.Duration) error {
 		return err
 	}
 	s.drain.Store(&draining{goAway: frame})
-	for _, c := range s.collect(func(c *Conn) bool { return c.s.phase >= phaseHello }) {
+	var silent []*Conn // appended to on one loop at a time
+	live := s.collect(func(c *Conn) bool {
+		if c.s.phase == phaseHello {
+			silent = append(silent, c)
+		}
+		return c.s.phase == phaseLive
+	})
+	for _, c := range silent {
+		c.Close(ReasonDraining, proto.Errorf(proto.ErrorCode_ERROR_CODE_DRAINING, ""))
+	}
+	for _, c := range live {
 		_ = c.SendBytes(frame)
 	}
 	if s.empty(ctx) {
