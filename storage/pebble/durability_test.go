@@ -24,7 +24,7 @@ import (
 type logFault struct {
 	mu   sync.Mutex
 	hold chan struct{} // syncs wait until it is closed
-	err  error         // answer of syncs and writes
+	err  error         // answer of syncs, and of writes unless syncs are held
 }
 
 func (l *logFault) wrap(fs vfs.FS) vfs.FS {
@@ -42,7 +42,9 @@ func (l *logFault) wrap(fs vfs.FS) vfs.FS {
 			}
 			return err
 		case errorfs.OpFileWrite:
-			return err
+			if hold == nil {
+				return err
+			}
 		}
 		return nil
 	}))
@@ -146,10 +148,18 @@ func TestLogFailure(t *testing.T) {
 	}
 	write(t, s, meta("kept"))
 	broken := errors.New("the disk is on fire")
-	fault.set(nil, broken)
-	err = commit(s, &storage.Locks{}, func(*storage.Locked) (*storage.Writes, error) { return meta("lost"), nil })
-	if !errors.Is(err, storage.ErrUnknown) || !errors.Is(err, broken) {
-		t.Errorf("done: %v, want ErrUnknown and the cause", err)
+	hold, done := make(chan struct{}), make(chan error, 2)
+	fault.set(hold, broken)
+	for _, w := range []*storage.Writes{meta("lost"), nil} { // the second only reads what is lost
+		if err := s.Commit(context.Background(), &storage.Locks{}, func(*storage.Locked) (*storage.Writes, error) { return w, nil }, func(err error) { done <- err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(hold)
+	for range 2 {
+		if err := <-done; !errors.Is(err, storage.ErrUnknown) || !errors.Is(err, broken) {
+			t.Errorf("done: %v, want ErrUnknown and the cause", err)
+		}
 	}
 	eventually(t, "Fatal is called", func() bool { return fatal.Load() == 1 })
 	fault.set(nil, nil)
