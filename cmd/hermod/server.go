@@ -50,7 +50,7 @@ type Server struct {
 
 // Start runs a node. It returns when clients can connect, or with everything
 // that Check finds fatal.
-func Start(cfg Config, log zerolog.Logger) (s *Server, err error) {
+func Start(cfg Config, log zerolog.Logger) (*Server, error) {
 	ps := cfg.Check()
 	var fatal []error
 	for _, p := range ps {
@@ -64,27 +64,28 @@ func Start(cfg Config, log zerolog.Logger) (s *Server, err error) {
 		return nil, errors.Join(fatal...)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s = &Server{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), stop: stop}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Close())
-		}
-	}()
+	s := &Server{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), stop: stop}
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Server) start(ctx context.Context) (err error) {
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := s.startStorage(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.startEdge(); err != nil {
-		return nil, err
+		return err
 	}
-	if cfg.Admin.Listen != "" {
-		if s.admin, err = startAdmin(cfg.Admin.Listen, s.metrics, s.ready, log); err != nil {
-			return nil, fmt.Errorf("admin.listen: %w", err)
+	if s.cfg.Admin.Listen != "" {
+		if s.admin, err = startAdmin(s.cfg.Admin.Listen, s.metrics, s.ready, s.log); err != nil {
+			return fmt.Errorf("admin.listen: %w", err)
 		}
-		log.Info().Stringer("address", s.admin.addr()).Str("mode", "admin").Msg("listening")
 	}
 	s.work.Go(func() { keepMemorySmall(ctx, time.Now) })
-	return s, nil
+	return nil
 }
 
 // startStorage opens the data folder and everything that rests on it.
