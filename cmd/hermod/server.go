@@ -41,8 +41,8 @@ type Server struct {
 	edge   *conn.Server
 	admin  *admin
 
-	encode   atomic.Pointer[chat.Chat] // set once chat is there
-	batches  sync.Pool                 // *[]router.Delivery
+	joined   atomic.Bool // the router knows chat
+	batches  sync.Pool   // *[]router.Delivery
 	draining atomic.Bool
 	stop     context.CancelFunc
 	work     sync.WaitGroup
@@ -144,24 +144,21 @@ func (s *Server) startStorage(ctx context.Context) error {
 		return err
 	}
 	s.router.SetLocal(s.chat)
-	s.encode.Store(s.chat)
+	s.joined.Store(true)
 	return nil
 }
 
 // deliver hands what became durable to the router. Before chat is there nobody
 // can be connected.
 func (s *Server) deliver(ds []storage.Delivery) {
-	c := s.encode.Load()
-	if c == nil {
+	if !s.joined.Load() {
 		return
 	}
 	buf, _ := s.batches.Get().(*[]router.Delivery)
 	if buf == nil {
 		buf = new([]router.Delivery)
 	}
-	for i := range ds {
-		*buf = append(*buf, c.Encode(ds[i]))
-	}
+	*buf = chat.AppendDeliveries(*buf, ds)
 	s.router.Deliver(context.Background(), *buf)
 	clear(*buf)
 	*buf = (*buf)[:0]

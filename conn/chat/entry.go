@@ -184,14 +184,9 @@ func markIn(event []byte, user storage.UserID) (m mark) {
 	return m
 }
 
-// Encode turns what storage delivers into what the router carries.
-func (c *Chat) Encode(d storage.Delivery) router.Delivery {
-	one := [1]storage.Delivery{d}
-	return AppendDeliveries(nil, one[:])[0]
-}
-
-// AppendDeliveries is Encode for a batch. The deliveries of one entry, which
-// are next to each other, share their bytes, and a batch costs one allocation.
+// AppendDeliveries turns what storage delivers into what the router carries.
+// The deliveries of one entry, which are next to each other, share their bytes,
+// and a batch costs one allocation.
 func AppendDeliveries(dst []router.Delivery, ds []storage.Delivery) []router.Delivery {
 	size := 0
 	for i := range ds {
