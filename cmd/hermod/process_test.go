@@ -94,7 +94,7 @@ func (p *process) start() {
 	case <-listening:
 	case <-p.done:
 		p.t.Fatalf("the server ended before it listened: %v", p.cmd.Wait())
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		p.t.Fatal("the server does not listen")
 	}
 }
