@@ -77,10 +77,13 @@ type committer struct {
 	stopped chan struct{}
 
 	// only the committer's goroutine
-	n    uint64
-	cur  *batch
-	w    work
-	plan func(*Locked) (*Writes, error)
+	n   uint64
+	cur *batch
+	// behind is what comes after the part of a bisected batch that is being
+	// settled.
+	behind []op
+	w      work
+	plan   func(*Locked) (*Writes, error)
 }
 
 func newCommitter(s *Store, sh *shard) *committer {

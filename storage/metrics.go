@@ -77,7 +77,7 @@ func newMetrics(reg prometheus.Registerer, sh *shard, s *Store) (*shardMetrics, 
 		taskFails: counter("task_failures_total", "Attempts to deliver a task of this shard's conversations that failed."),
 		takenOver: counter("tasks_taken_over_total", "Tasks taken over from dead nodes."),
 		swept:     counter("swept_users_total", "Inboxes looked at by the retention sweep."),
-		trimmed:   counter("swept_events_total", "Inbox rows deleted by age."),
+		trimmed:   counter("swept_trims_total", "Inboxes that lost rows by age."),
 		lease:     counter("lease_failures_total", "Lease renewals that failed."),
 		readsBusy: counter("reads_refused_total", "Reads refused because too many were waiting."),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{

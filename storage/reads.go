@@ -38,6 +38,9 @@ func (s *Store) view(ctx context.Context, slots []Slot, fn func(Snap) error) err
 				continue
 			}
 		}
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrSlotMoved) {
+			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
 		if !g.young {
 			return err
 		}

@@ -45,11 +45,14 @@ type trimTo struct {
 }
 
 func (s *Store) sweepGroup(sh *shard, slots []Slot) (closing bool) {
-	for from := UserIDIn(slots[0], 0); ; {
+	from := UserIDIn(slots[0], 0)
+	for {
 		next, trims, err := s.oldInboxes(sh, slots, from)
 		for _, t := range trims {
 			if err == nil {
-				err = s.runOp(func(done chan error) op { return newTrimOp(t, done) })
+				if err = s.runOp(func(done chan error) op { return newTrimOp(t, done) }); err == nil {
+					sh.metrics.trimmed.Inc()
+				}
 			}
 		}
 		if err != nil && !s.isClosing() {
@@ -127,9 +130,9 @@ func oldRows(sn Snap, u UserID, cutoff int64) (floor uint64, err error) {
 }
 
 // runOp queues an op and waits until it is durable.
-func (s *Store) runOp(make1 func(chan error) op) error {
+func (s *Store) runOp(with func(chan error) op) error {
 	done := make(chan error, 1)
-	s.enqueue(make1(done))
+	s.enqueue(with(done))
 	return <-done
 }
 
@@ -139,7 +142,6 @@ type trimOp struct {
 	trimTo
 	done chan error
 	at   int32
-	rows uint64
 }
 
 func newTrimOp(t trimTo, done chan error) *trimOp {
@@ -154,11 +156,8 @@ func (o *trimOp) lock(w *work) {
 }
 
 func (o *trimOp) plan(w *work) {
-	o.rows = 0
 	if u := w.users.row(o.at); u.Found && o.floor > u.Floor && o.floor <= w.locked.Users[o.at].Seq {
-		o.rows = o.floor - u.Floor
 		w.users.touch(o.at).Floor = o.floor
-		w.shard.metrics.trimmed.Add(float64(o.rows))
 	}
 }
 

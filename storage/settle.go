@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -87,19 +88,24 @@ func (c *committer) bisect(b *batch, err error) {
 		c.drop(b)
 		return
 	}
-	half := len(b.ops) / 2
-	for _, ops := range [][]op{b.ops[:half], b.ops[half:]} {
-		c.mu.Lock()
-		part := c.newBatch()
-		c.mu.Unlock()
-		part.ops = append(part.ops, ops...)
-		if part.err = c.commitWait(part); part.err != nil {
-			c.settle(part)
-		} else {
-			c.drop(part)
-		}
+	half, outer := len(b.ops)/2, c.behind
+	c.behind = slices.Concat(b.ops[half:], outer)
+	c.part(b.ops[:half])
+	if c.behind != nil { // not shed meanwhile
+		c.behind = outer
+		c.part(b.ops[half:])
 	}
 	c.drop(b)
+}
+
+// part commits some of a batch by themselves.
+func (c *committer) part(ops []op) {
+	c.mu.Lock()
+	b := c.newBatch()
+	c.mu.Unlock()
+	b.ops = append(b.ops, ops...)
+	b.err = c.commitWait(b)
+	c.settle(b)
 }
 
 // reroute gives ops whose slot now lives on another shard to that shard.
@@ -132,7 +138,8 @@ func (c *committer) reroute(b *batch) {
 func (c *committer) shed(b *batch, err error) {
 	c.mu.Lock()
 	c.refusing = err
-	ops := append([]op(nil), b.ops...)
+	ops := slices.Concat(b.ops, c.behind)
+	c.behind = nil
 	for _, f := range c.failed {
 		ops = append(ops, f.ops...)
 		c.recycle(f)

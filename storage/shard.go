@@ -40,8 +40,19 @@ type Shard interface {
 	// that touched the same rows. A plan with no writes is committed all the
 	// same: its done vouches for what it read.
 	//
+	// What fails must not be rested upon: if done gets an error and this
+	// transaction did not happen, no later one that read its rows does either.
+	// Of two such calls of done the first returns before the second begins.
+	// done must be quick, and never calls Commit.
+	//
 	// plan is pure, and may run again. An error of plan aborts the
-	// transaction and is returned as it is.
+	// transaction and is returned as it is. locks, the writes and all they
+	// point to are the caller's again when Commit returns; the rows in Locked
+	// are plan's until then, bodies excepted, which nobody changes.
+	//
+	// ErrUnknown, ErrSlotMoved, ErrBusy (also for: unreachable), ErrFull and
+	// ErrClosed are answered as such. Any other error means that these rows
+	// will never be accepted.
 	Commit(ctx context.Context, locks *Locks, plan func(*Locked) (*Writes, error), done func(error)) error
 
 	// View runs read on one consistent snapshot, after checking slots in it.

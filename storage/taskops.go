@@ -12,6 +12,7 @@ type deliverOp struct {
 	done    func()
 	at      side
 	rows    int
+	metrics *shardMetrics
 	err     error
 }
 
@@ -45,10 +46,13 @@ func (o *deliverOp) plan(w *work) {
 		w.addInbox(o.at, e, e.ConvSeq > uc.Head, 0, max(w.shard.inline, w.s.opt.InlineBody))
 		o.rows++
 	}
-	w.shard.metrics.delivered.Add(float64(o.rows))
+	o.metrics = w.shard.metrics
 }
 
 func (o *deliverOp) answer(err error) {
+	if err == nil && o.metrics != nil {
+		o.metrics.delivered.Add(float64(o.rows))
+	}
 	if o.job.err = err; err == nil {
 		o.job.err = o.err
 	}

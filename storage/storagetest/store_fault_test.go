@@ -385,3 +385,69 @@ func TestReadersBounded(t *testing.T) {
 		t.Errorf("%d at once", most.Load())
 	}
 }
+
+// A registration whose commit is in doubt does not find its own name taken.
+func TestNameInDoubt(t *testing.T) {
+	for _, applied := range []bool{true, false} {
+		f, mems := newFaultFix(t, 1, MemOptions{}, nil)
+		doubt := true
+		mems[0].SetFault(func(_ int, w *storage.Writes) Fault {
+			if len(w.Names) > 0 && doubt {
+				doubt = false
+				return Fault{Err: storage.ErrUnknown, Applied: applied}
+			}
+			return Fault{}
+		})
+		name := "linus"
+		u := storage.UserIDIn(f.s.NameSlot(name), 5)
+		runs := 0
+		err := f.s.Update(f.ctx(), storage.Reads{Names: []string{name}, Users: []storage.UserID{u}}, func(tx *storage.Tx) error {
+			runs++
+			tx.PutName(storage.NameRow{Name: name, User: u})
+			tx.PutUser(tx.User(u))
+			return nil
+		})
+		if err != nil || !f.head(u).Found {
+			t.Errorf("applied %v: %v, after %d runs", applied, err, runs)
+		}
+		if want := map[bool]int{true: 1, false: 2}[applied]; runs != want {
+			t.Errorf("applied %v: ran %d times, want %d", applied, runs, want)
+		}
+	}
+}
+
+// When a part of a bisected batch is refused for lack of time, so is the rest:
+// it was sent later.
+func TestBisectThenDown(t *testing.T) {
+	f, mems := newFaultFix(t, 1, MemOptions{}, func(o *storage.Options) {
+		o.CommitTimeout, o.CommittersPerShard, o.MaxFlying = 50*time.Millisecond, 1, 1
+	})
+	us := f.users(2)
+	hold, before := mems[0].Hold(), mems[0].Commits()
+	first := start(f.s, message(us[0], us[1], "first"))
+	f.wait("the first commit", func() bool { return mems[0].Commits() > before })
+	var cs []<-chan sent
+	for i := range 8 {
+		cs = append(cs, start(f.s, message(us[0], us[1], fmt.Sprint(i))))
+	}
+	// As a whole the batch is refused for good; of its parts, the first finds
+	// the shard down for long, and the others would find it up again.
+	mems[0].SetFault(func(_ int, w *storage.Writes) Fault {
+		switch {
+		case len(w.Entries) > 4:
+			return Fault{Err: errors.New("cursed"), Early: true}
+		case slices.ContainsFunc(w.Entries, func(e storage.Entry) bool { return string(e.Body) == "0" }):
+			return Fault{Err: storage.ErrBusy, Early: true}
+		}
+		return Fault{}
+	})
+	hold()
+	if _, err := f.result(first); err != nil {
+		t.Error(err)
+	}
+	for i, c := range cs {
+		if _, err := f.result(c); !errors.Is(err, storage.ErrUnavailable) {
+			t.Errorf("append %d: %v", i, err)
+		}
+	}
+}
