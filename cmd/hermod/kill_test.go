@@ -24,6 +24,8 @@ type person struct {
 	got []string
 	// seqs are the conv_seqs of all messages, own ones included.
 	seqs []uint64
+	// logins counts the connections that were welcomed.
+	logins int
 }
 
 func newPerson(t *testing.T, pool *client.Pool, addr, name string, slot proto.DeviceSlot, register bool) *person {

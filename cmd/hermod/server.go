@@ -83,6 +83,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 		if s.admin, err = startAdmin(s.cfg.Admin.Listen, s.metrics, s.ready, s.log); err != nil {
 			return fmt.Errorf("admin.listen: %w", err)
 		}
+		s.log.Info().Stringer("address", s.admin.addr()).Str("mode", "admin").Msg("listening")
 	}
 	s.work.Go(func() { keepMemorySmall(ctx, time.Now) })
 	return nil
