@@ -20,6 +20,13 @@ type letter struct {
 }
 
 func (m *mailbox) push(f *proto.Frame, size int) {
+	if len(m.items) == cap(m.items) && m.head >= m.len() {
+		// At least half of it was served: move up instead of growing, or a
+		// mailbox that is never empty would grow for ever.
+		n := copy(m.items, m.items[m.head:])
+		clear(m.items[n:])
+		m.items, m.head = m.items[:n], 0
+	}
 	m.items = append(m.items, letter{f, size})
 	m.bytes += size
 }
