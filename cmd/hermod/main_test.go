@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -15,8 +14,8 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).purgeStaleWorkers"),
 		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).ticktock"),
 		goleak.Cleanup(func(code int) {
-			if path, err := serverBinary(); err == nil {
-				_ = os.RemoveAll(filepath.Dir(path))
+			if binaryDir != "" {
+				_ = os.RemoveAll(binaryDir)
 			}
 			os.Exit(code)
 		}))

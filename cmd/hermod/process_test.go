@@ -14,12 +14,16 @@ import (
 	"time"
 )
 
+// binaryDir is where serverBinary has put it; TestMain removes it.
+var binaryDir string
+
 // serverBinary builds the server once for all tests that need a process to kill.
 var serverBinary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "hermod-test-")
 	if err != nil {
 		return "", err
 	}
+	binaryDir = dir
 	path := filepath.Join(dir, "hermod")
 	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
 	if err != nil {
@@ -45,6 +49,7 @@ type process struct {
 	// ulimit, if set, is how many files the process may open.
 	ulimit int
 	admin  string // address of the admin page
+	tls    string // of the TLS listener, if there is one
 	log    *logBuffer
 	cmd    *exec.Cmd
 	done   chan struct{} // stderr has been read to its end
@@ -112,6 +117,8 @@ func (p *process) read(r io.Reader, listening chan<- struct{}) {
 			p.t.Logf("server: %s", lines.Text())
 		case l.Message == "listening" && l.Mode == "plain":
 			p.addr = l.Address
+		case l.Message == "listening" && l.Mode == "tls":
+			p.tls = l.Address
 		case l.Message == "listening" && l.Mode == "admin":
 			p.admin = l.Address
 			close(listening)
@@ -130,7 +137,17 @@ func (p *process) kill() {
 // terminate asks it to drain, and returns its exit code.
 func (p *process) terminate() int {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	<-p.done
+	return p.wait(time.Minute)
+}
+
+// wait waits for its end and returns the exit code.
+func (p *process) wait(patience time.Duration) int {
+	p.t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		p.t.Fatalf("the process has not ended after %v", patience)
+	}
 	_ = p.cmd.Wait()
 	code := p.cmd.ProcessState.ExitCode()
 	p.cmd = nil
