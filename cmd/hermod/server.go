@@ -232,10 +232,15 @@ func (s *Server) Addrs() []net.Addr { return s.edge.Addrs() }
 // Reload takes over what can change while running. What cannot be taken over
 // stays, and the log says so; ok is false if the whole was refused.
 func (s *Server) Reload(cfg Config) (ok bool) {
-	if ps := cfg.Check(); ps.fatal() {
-		for _, p := range ps {
-			s.log.Error().Str("key", p.key).Msg(p.text)
+	ps := cfg.Check()
+	for _, p := range ps {
+		level := zerolog.WarnLevel
+		if p.fatal {
+			level = zerolog.ErrorLevel
 		}
+		s.log.WithLevel(level).Str("key", p.key).Msg(p.text)
+	}
+	if ps.fatal() {
 		s.log.Error().Msg("the new configuration has errors; everything stays as it was")
 		return false
 	}
