@@ -65,6 +65,15 @@ func (r *reader) byte() byte {
 	return 0
 }
 
+// flags reads a byte of which only the bits of mask have a meaning.
+func (r *reader) flags(mask byte) byte {
+	v := r.byte()
+	if v&^mask != 0 && r.err == nil {
+		r.err = errRange
+	}
+	return v
+}
+
 func (r *reader) uint64() uint64 {
 	if p := r.take(8); p != nil {
 		return binary.BigEndian.Uint64(p)

@@ -35,7 +35,7 @@ func (d crashDisk) Cut(keep int, rng *rand.Rand) storagetest.CrashDisk {
 }
 
 func TestCrash(t *testing.T) {
-	rounds := 25
+	rounds := 15
 	if testing.Short() {
 		rounds = 6
 	}

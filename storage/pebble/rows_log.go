@@ -17,6 +17,9 @@ const (
 	convSpelt    = 1 << 4 // inbox: the conversation's 16 bytes follow
 	convPeerHome = 1 << 5 // inbox: the peer is home; else the user is
 	inline       = 1 << 6 // inbox: the row carries the entry's body
+
+	entryMask = senderOther | senderSpelt | hasSendID | hasBody
+	inboxMask = entryMask | convSpelt | convPeerHome | inline
 )
 
 func entryFlags(e *storage.Entry) (flags byte) {
@@ -96,7 +99,7 @@ func decodeEntry(key, val []byte) (e storage.Entry, err error) {
 	copy(e.Conv[:], key[prefixLen:])
 	e.Rev = binary.BigEndian.Uint64(key[prefixLen+16:])
 	r := newReader(val)
-	flags := r.byte()
+	flags := r.flags(entryMask)
 	readEntryFields(&r, &e, flags)
 	if r.err == nil {
 		e.Body = readBody(&r, flags)
@@ -146,7 +149,10 @@ func decodeInbox(key, val []byte) (in storage.InboxRow, err error) {
 	in.Seq = binary.BigEndian.Uint64(key[prefixLen+8:])
 	e := &in.Entry
 	r := newReader(val)
-	flags := r.byte()
+	flags := r.flags(inboxMask)
+	if flags&(hasBody|inline) == hasBody && r.err == nil {
+		r.err = errRange
+	}
 	switch {
 	case flags&convSpelt != 0:
 		e.Conv = r.array16()
@@ -223,7 +229,7 @@ func decodeEntryEnd(key, val []byte) (e storage.Entry, err error) {
 	copy(e.Conv[:], key[prefixLen:])
 	e.Rev = binary.BigEndian.Uint64(key[prefixLen+16:])
 	r := newReader(val)
-	readEntryFields(&r, &e, r.byte())
+	readEntryFields(&r, &e, r.flags(entryMask))
 	if r.err != nil {
 		return e, corrupt(key, r.err)
 	}
