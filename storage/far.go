@@ -103,7 +103,9 @@ func (f *farUsers) read(ctx context.Context, k BlockKey, u *farUser) {
 	f.resolve(u, v, err)
 }
 
-// resolve lets all who wait go on, in order; those who come meanwhile too.
+// resolve lets all who wait go on, in order; those who come meanwhile too. If
+// one finds no room in the queue, those behind it are refused as well: room
+// that comes now would let them overtake.
 func (f *farUsers) resolve(u *farUser, v verdict, err error) {
 	for {
 		f.mu.Lock()
@@ -116,12 +118,14 @@ func (f *farUsers) resolve(u *farUser, v verdict, err error) {
 		}
 		f.mu.Unlock()
 		for _, o := range waiting {
-			if err != nil {
-				o.answer(err)
-				continue
-			}
 			o.far = v
-			f.s.enqueue(o)
+			if err == nil {
+				err = f.s.put(o)
+				if err == nil {
+					continue
+				}
+			}
+			o.answer(err)
 		}
 	}
 }

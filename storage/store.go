@@ -137,13 +137,18 @@ func (s *Store) committerOf(slot Slot) (*committer, error) {
 
 // enqueue hands o to its committer; where that refuses, o is answered.
 func (s *Store) enqueue(o op) {
-	c, err := s.committerOf(o.head().slot)
-	if err == nil {
-		err = c.put(o)
-	}
-	if err != nil {
+	if err := s.put(o); err != nil {
 		o.answer(err)
 	}
+}
+
+// put hands o to its committer, or says why not; o then is still the caller's.
+func (s *Store) put(o op) error {
+	c, err := s.committerOf(o.head().slot)
+	if err != nil {
+		return err
+	}
+	return c.put(o)
 }
 
 // Close answers what is queued, stops everything, and waits for it. A shard
