@@ -102,42 +102,49 @@ func TestLimitWrongPasswordsAtTheSameMoment(t *testing.T) {
 	}
 }
 
-// A name that nobody has takes as long as a wrong password.
+// A name that nobody has takes as long as a wrong password. Not parallel: it
+// measures. The least of several counts, since noise only adds.
 func TestLimitUnknownUsersTakeTheSameTime(t *testing.T) {
-	t.Parallel()
-	n := serve(t, func(cfg *Config) { cfg.Auth.Argon2MemoryKiB, cfg.Auth.Argon2Time = 32<<10, 2 })
-	const people = 5
-	for i := range people {
-		n.dial().register(fmt.Sprintf("known%d", i))
-	}
+	n := serve(t, func(cfg *Config) { cfg.Auth.Argon2MemoryKiB, cfg.Auth.Argon2Time = 32<<10, 1 })
+	const rounds = 20
 	var known, unknown time.Duration
-	for i := range people { // the least of several: noise only adds
-		for _, c := range []struct {
-			name string
-			best *time.Duration
-		}{{fmt.Sprintf("known%d", i), &known}, {fmt.Sprintf("unknown%d", i), &unknown}} {
-			w := n.dial()
-			began := time.Now()
-			if f := w.enter(loggingIn(c.name, "wrong horse battery")); codeOf(f) != proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED {
-				t.Fatalf("%s: %v", c.name, f)
-			}
-			if took := time.Since(began); *c.best == 0 || took < *c.best {
-				*c.best = took
-			}
+	guess := func(name string, best *time.Duration) {
+		w := n.dial()
+		before, began := n.metric("hermod_chat_password_hashes_total"), time.Now()
+		if f := w.enter(loggingIn(name, "wrong horse battery")); codeOf(f) != proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED {
+			t.Fatalf("%s: %v", name, f)
+		}
+		took := time.Since(began)
+		if *best == 0 || took < *best {
+			*best = took
+		}
+		if got := n.metric("hermod_chat_password_hashes_total") - before; got != 1 {
+			t.Errorf("%s: %v hashes, want 1", name, got)
 		}
 	}
-	if known > 2*unknown || unknown > 2*known {
-		t.Errorf("known names take %v, unknown ones %v", known, unknown)
+	for i := range rounds {
+		if i%4 == 0 { // a name is good for five guesses
+			n.dial().register(fmt.Sprintf("known%d", i/4))
+		}
+		guess(fmt.Sprintf("known%d", i/4), &known)
+		guess(fmt.Sprintf("unknown%d", i/4), &unknown)
+		if i >= 4 && known < unknown*3/2 && unknown < known*3/2 {
+			return
+		}
 	}
+	t.Errorf("known names take %v, unknown ones %v", known, unknown)
 }
 
 // A storm of registrations costs a bounded queue, gets clear refusals, and the
 // people who are logged in go on talking.
 func TestLimitArgon2Pool(t *testing.T) {
 	t.Parallel()
-	n := serve(t, func(cfg *Config) { cfg.Auth.Argon2MemoryKiB, cfg.Auth.Argon2Time = 8<<10, 1 })
+	n := serve(t, func(cfg *Config) {
+		cfg.Auth.Argon2MemoryKiB, cfg.Auth.Argon2Time = 8<<10, 1
+		cfg.Limits.FirstByte, cfg.Limits.Login = Duration(time.Minute), Duration(time.Minute)
+	})
 	inside := n.dial().register("inside")
-	const storm = 500
+	const storm = 300
 	wires := make([]*wire, storm)
 	for i := range wires {
 		wires[i] = n.dial()

@@ -237,9 +237,24 @@ func TestPromiseResetAfterRetention(t *testing.T) {
 	})
 	_ = ben.c.Close()
 	ann := join(t, n.addr, "ann")
+	var acks sync.WaitGroup
 	for i := range total {
-		ann.say(t, ben.c.UserID(), strconv.Itoa(i))
+		id, err := ann.c.NewSendID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		acks.Add(1)
+		err = ann.c.SendAsync(id, client.User(ben.c.UserID()), textContent(strconv.Itoa(i)), func(_ client.Ack, err error) {
+			if err != nil {
+				t.Errorf("message %d: %v", i, err)
+			}
+			acks.Done()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
+	acks.Wait()
 	back := join(t, n.addr, "", resuming(&store), withApp)
 	ann.say(t, back.c.UserID(), "live")
 	eventually(t, 20*time.Second, "the live message", func() bool { return slices.Contains(back.received(), "live") })
