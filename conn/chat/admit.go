@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/hermod-im/hermod/conn"
@@ -26,7 +27,11 @@ func (c *Chat) admit(cn *conn.Conn, f *proto.Frame, id identity) {
 	}}
 	s.flow.reading = true
 	s.foreground.Store(hello.State == proto.AppState_APP_STATE_FOREGROUND)
+	greeted, _ := cn.Data().(*greeting)
 	cn.SetData(s)
+	if greeted != nil && greeted.gone.Load() || s.isClosed() {
+		return // attached, it would replace the connection that its client has now
+	}
 	c.table.add(s)
 
 	ctx, cancel := context.WithTimeout(c.ctx, admitTimeout)
@@ -186,18 +191,36 @@ func (c *Chat) Kick(user int64, slot uint8, connID uint64, newLogin bool) {
 	}
 }
 
+// greeting stands for a connection until it has a session: a login may take
+// longer than its client waits.
+type greeting struct{ gone atomic.Bool }
+
 // Closed ends the session of a connection that is gone (conn.Handler).
 func (c *Chat) Closed(cn *conn.Conn, _ conn.Reason) {
-	if s, ok := cn.Data().(*session); ok {
-		c.drop(s)
+	switch d := cn.Data().(type) {
+	case *greeting:
+		d.gone.Store(true)
+	case *session:
+		c.drop(d)
 	}
 }
 
-// drop forgets a session: once, whoever comes first.
+// drop forgets a session. Closed may run beside admit, before the session is in
+// the table or the directory: admit then drops it again, and what it has put
+// there meanwhile goes.
 func (c *Chat) drop(s *session) {
+	s.release(c)
+	c.table.remove(s)
+	if err := c.router.Detach(c.ctx, int64(s.id.user), s.id.slot, s.conn.ID()); err != nil {
+		c.log.Debug().Err(err).Int64("user", int64(s.id.user)).Msg("detach failed; the directory forgets by itself")
+	}
+}
+
+// release gives back what a session holds, once.
+func (s *session) release(c *Chat) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.closed {
-		s.mu.Unlock()
 		return
 	}
 	s.closed = true
@@ -212,10 +235,5 @@ func (c *Chat) drop(s *session) {
 	s.orders, s.busy = nil, nil
 	if s.dirty != nil || s.flow.acked > s.stored {
 		c.marks.add(s)
-	}
-	s.mu.Unlock()
-	c.table.remove(s)
-	if err := c.router.Detach(c.ctx, int64(s.id.user), s.id.slot, s.conn.ID()); err != nil {
-		c.log.Debug().Err(err).Int64("user", int64(s.id.user)).Msg("detach failed; the directory forgets by itself")
 	}
 }

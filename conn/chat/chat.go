@@ -215,6 +215,7 @@ func (c *Chat) Close() error {
 // Hello is the first frame of a connection (conn.Handler). It stays parked until
 // admit.
 func (c *Chat) Hello(cn *conn.Conn, f *proto.Frame) (park bool) {
+	cn.SetData(new(greeting))
 	c.hello(cn, f)
 	return true
 }

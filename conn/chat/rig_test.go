@@ -36,6 +36,19 @@ type rig struct {
 	// lose decides which deliveries never reach the router.
 	lose atomic.Pointer[func(storage.Delivery) bool]
 	ids  atomic.Uint64
+	// closed counts the connections whose end chat has been told of.
+	closed atomic.Int64
+}
+
+// watched is a Chat at the edge that counts.
+type watched struct {
+	*Chat
+	closed *atomic.Int64
+}
+
+func (w watched) Closed(cn *conn.Conn, why conn.Reason) {
+	w.Chat.Closed(cn, why)
+	w.closed.Add(1)
 }
 
 type logBuffer struct {
@@ -100,7 +113,7 @@ func newRig(t *testing.T, change func(*rigOptions)) *rig {
 	}
 	rt.SetLocal(r.chat)
 	edge, err := conn.Start(conn.Options{
-		Listeners: []conn.Listener{{Addr: "127.0.0.1:0"}}, Handler: r.chat, Limits: o.conn, Log: log, Loops: 2,
+		Listeners: []conn.Listener{{Addr: "127.0.0.1:0"}}, Handler: watched{r.chat, &r.closed}, Limits: o.conn, Log: log, Loops: 2,
 	})
 	if err != nil {
 		t.Fatal(err)
