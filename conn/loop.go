@@ -238,8 +238,7 @@ func (l *loop) settle(c *Conn, kernel int) {
 		return
 	}
 	if shut {
-		l.closing(c, waiting)
-		if c.gone {
+		if waiting = l.closing(c, waiting); c.gone {
 			return
 		}
 	}
@@ -253,13 +252,14 @@ func (l *loop) settle(c *Conn, kernel int) {
 // closing takes a shut connection one step further: once everything is with
 // the kernel, say that nothing follows, and wait for the client to close. To
 // close at once would make the kernel answer bytes that are still coming in
-// with a reset, which throws away the last frames on the client's side.
-func (l *loop) closing(c *Conn, waiting bool) {
+// with a reset, which throws away the last frames on the client's side. It
+// returns whether output is waiting now.
+func (l *loop) closing(c *Conn, waiting bool) bool {
 	now := l.srv.clock()
 	if c.s.phase != phaseClosing {
 		if c.s.phase < phaseHello {
 			l.kill(c, ReasonUnknown)
-			return
+			return false
 		}
 		c.s.phase, c.s.need = phaseClosing, 0
 		c.s.closeAt = now.plus(l.srv.limits.Load().CloseGrace)
@@ -270,18 +270,24 @@ func (l *loop) closing(c *Conn, waiting bool) {
 		l.arm(c, now)
 	}
 	if waiting || c.s.started {
-		return
+		return waiting
 	}
-	c.s.started = true // the FIN is sent once
 	if c.tls != nil {
-		l.closeNotify(c)
-		if c.gone {
-			return
+		if l.closeNotify(c); c.gone {
+			return false
+		}
+		if kernel := c.gc.OutboundBuffered(); kernel > 0 {
+			c.mu.Lock()
+			c.kernel = int32(kernel)
+			c.mu.Unlock()
+			return true
 		}
 	}
+	c.s.started = true // the FIN is sent once
 	if err := unix.Shutdown(c.gc.Fd(), unix.SHUT_WR); err != nil {
 		l.kill(c, ReasonUnknown)
 	}
+	return false
 }
 
 // poll looks at a connection whose output waits for the kernel: gnet does not

@@ -286,13 +286,13 @@ func (l *loop) writeTLS(c *Conn, b []byte) {
 	l.writeRaw(c, l.wire)
 }
 
-// closeNotify tells the client that nothing was cut off.
+// closeNotify tells the client, once, that nothing was cut off.
 func (l *loop) closeNotify(c *Conn) {
 	t := c.tls
 	t.out, l.wire = &l.wire, l.wire[:0]
 	err := t.conn.CloseWrite()
 	t.out = nil
-	if err == nil {
+	if err == nil && len(l.wire) > 0 {
 		l.writeRaw(c, l.wire)
 	}
 }
