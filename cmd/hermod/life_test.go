@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -52,8 +54,6 @@ func TestLifeStartAndCloseLeaveNothing(t *testing.T) {
 func TestLifeSecondServer(t *testing.T) {
 	t.Parallel()
 	n := serve(t)
-	sameData := testConfig(t)
-	sameData.Data.Dir = n.cfg.Data.Dir
 	samePort := testConfig(t)
 	samePort.Listen.Plain = n.addr
 	sameAdmin := testConfig(t)
@@ -63,7 +63,6 @@ func TestLifeSecondServer(t *testing.T) {
 		cfg   Config
 		words []string
 	}{
-		{"same data folder", sameData, []string{sameData.Data.Dir, "another hermod runs on this data"}},
 		{"same port", samePort, []string{n.addr, "in use"}},
 		{"same admin port", sameAdmin, []string{"admin.listen", "in use"}},
 	} {
@@ -76,6 +75,21 @@ func TestLifeSecondServer(t *testing.T) {
 			wantError(t, err, c.words...)
 		})
 	}
+	t.Run("same data folder", func(t *testing.T) {
+		bin, err := serverBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(bin)
+		cmd.Dir = t.TempDir()
+		cmd.Env = append(os.Environ(), "HERMOD_DATA_DIR="+n.cfg.Data.Dir, "HERMOD_LISTEN_PLAIN=127.0.0.1:0",
+			"HERMOD_ADMIN_LISTEN=127.0.0.1:0", "HERMOD_STORAGE_FREE_RESERVE_MIB=64")
+		out, err := cmd.CombinedOutput() // it ends by itself
+		wantError(t, errors.New(string(out)), n.cfg.Data.Dir, "another hermod runs on this data")
+		if cmd.ProcessState.ExitCode() != 1 {
+			t.Errorf("ended with %v", err)
+		}
+	})
 	n.dial().register("undisturbed")
 	// What failed has given everything back.
 	samePort.Listen.Plain = "127.0.0.1:0"
