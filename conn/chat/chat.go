@@ -25,8 +25,11 @@ type Chat struct {
 	store  *storage.Store
 	router *router.Router
 	log    zerolog.Logger
-	now    func() time.Time
-	auth   *authority
+	// often is for what may happen to everybody at once: a shard that is down
+	// must not fill the log. The metrics count each.
+	often zerolog.Logger
+	now   func() time.Time
+	auth  *authority
 
 	table   *table
 	metrics *metrics
@@ -174,7 +177,7 @@ func New(opt Options) (*Chat, error) {
 		return nil, err
 	}
 	c := &Chat{
-		opt: opt, store: opt.Store, router: opt.Router, log: opt.Log, now: opt.Now, auth: auth,
+		opt: opt, store: opt.Store, router: opt.Router, log: opt.Log, often: opt.Log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Second}), now: opt.Now, auth: auth,
 		table: newTable(),
 	}
 	c.limits.Store(&opt.Limits)
@@ -342,7 +345,7 @@ func (c *Chat) logFault(s *session, f *proto.Fault) {
 	if f.Code < proto.ErrorCode_ERROR_CODE_INTERNAL {
 		return
 	}
-	c.log.Warn().Err(f).Int64("user", int64(s.id.user)).Uint64("conn", s.conn.ID()).Msg("request failed")
+	c.often.Warn().Err(f).Int64("user", int64(s.id.user)).Uint64("conn", s.conn.ID()).Msg("request failed")
 }
 
 // faultOf turns what storage says into what a client may know.

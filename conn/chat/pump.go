@@ -119,6 +119,11 @@ func (c *Chat) enqueuePump(s *session) {
 	}
 }
 
+// pumpPages is how many pages a session may read before others that wait for a
+// reader have their turn. A reader's time is bounded too: a long backlog would
+// end in the middle, as if the shard had failed.
+const pumpPages = 16
+
 // pump sends page after page. A panic in it costs that session only.
 func (c *Chat) pump(ctx context.Context, s *session) {
 	defer func() {
@@ -127,7 +132,7 @@ func (c *Chat) pump(ctx context.Context, s *session) {
 		}
 	}()
 	c.metrics.pumps.Inc()
-	for {
+	for range pumpPages {
 		after, events, bytes := c.pumpNext(s)
 		if events == 0 {
 			return
@@ -146,6 +151,7 @@ func (c *Chat) pump(ctx context.Context, s *session) {
 			return
 		}
 	}
+	c.enqueuePump(s)
 }
 
 // pumpNext says what to read next. Where there is nothing, or no room, it gives
@@ -178,7 +184,7 @@ func (c *Chat) tellCaughtUp(s *session) {
 // pumpFailed keeps the right to read and comes back to it.
 func (c *Chat) pumpFailed(s *session, err error) {
 	c.metrics.pumpFailures.Inc()
-	c.log.Warn().Err(err).Int64("user", int64(s.id.user)).Msg("reading events for a session failed; trying again")
+	c.often.Warn().Err(err).Int64("user", int64(s.id.user)).Msg("reading events for a session failed; trying again")
 	c.backlog.add(s, false)
 }
 
@@ -292,8 +298,6 @@ func (b *backlog) add(s *session, busy bool) {
 
 func (b *backlog) run() {
 	defer b.c.work.Done()
-	tick := time.NewTicker(backlogTick)
-	defer tick.Stop()
 	for {
 		select {
 		case <-b.c.ctx.Done():
@@ -304,7 +308,7 @@ func (b *backlog) run() {
 			select {
 			case <-b.c.ctx.Done():
 				return
-			case <-tick.C:
+			case <-time.After(backlogTick):
 			}
 		}
 	}
