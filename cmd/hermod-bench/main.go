@@ -28,6 +28,7 @@ var version = "unknown"
 type cli struct {
 	Pairs   pairsCmd         `cmd:"" help:"Pairs of users write to each other; every message is verified."`
 	Idle    idleCmd          `cmd:"" help:"Many idle connections: the server's memory per connection."`
+	Disk    diskCmd          `cmd:"" help:"What one durable write costs on this disk, without a server."`
 	Users   usersCmd         `cmd:"" help:"Make the accounts that a later run uses, and stop."`
 	Version kong.VersionFlag `help:"Print the version."`
 }
