@@ -114,15 +114,20 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// collectSync gives Pebble's nameless histogram of nanoseconds a name and seconds.
+// collectSync gives Pebble's nameless histogram of nanoseconds a name and
+// seconds, and keeps of its hundred buckets those that tell disks apart: each
+// bound at least 1.5 times the one before.
 func (m *metrics) collectSync(ch chan<- prometheus.Metric, h prometheus.Histogram) {
 	var d dto.Metric
 	if err := h.Write(&d); err != nil || d.Histogram == nil {
 		return
 	}
 	buckets := make(map[float64]uint64, len(d.Histogram.Bucket))
+	last := 0.0
 	for _, b := range d.Histogram.Bucket {
-		buckets[b.GetUpperBound()/1e9] = b.GetCumulativeCount()
+		if bound := b.GetUpperBound() / 1e9; bound >= 1.5*last && bound > 0 {
+			buckets[bound], last = b.GetCumulativeCount(), bound
+		}
 	}
 	ch <- prometheus.MustNewConstHistogram(m.sync, d.Histogram.GetSampleCount(), d.Histogram.GetSampleSum()/1e9, buckets)
 }
