@@ -18,12 +18,13 @@
 //
 // # A transaction
 //
-// One mutex covers checking slots, reading the locked rows, the plan, and
-// applying its rows as one batch. Syncing the log comes after it: while the disk
-// works, the next transactions run on rows that can be seen but are not durable.
-// One goroutine waits for the syncs in commit order and calls done, so that done
-// never vouches for less than everything before it. Pebble syncs once for all
-// that wait. See Shard.Commit and pipeline.
+// Three stages: reading the locked rows and planning, applying the rows as one
+// batch, syncing the log. One transaction at a time is in each of the first two,
+// in the same order; the next one plans while one is applied and others are
+// synced, on rows that can be seen but are not durable yet. One goroutine waits
+// for the syncs in commit order and calls done, so that done never vouches for
+// less than everything before it. Pebble syncs once for all that wait. See
+// Shard.Commit and pipeline.
 //
 // Reads take a snapshot. What they see may not be durable yet: Barrier waits for
 // it. After a kill, the page cache may hold rows that were never synced; Open
@@ -45,5 +46,15 @@
 // CacheBytes, HeadCacheBytes, up to four memtables under load (one small one at
 // rest), and 1 … 2 MiB for the rest. Built without cgo, caches and memtables are
 // ordinary Go memory: at the default GOGC the process may grow to twice their
-// sum before the collector runs. GOMEMLIMIT bounds that.
+// sum before the collector runs. GOMEMLIMIT bounds that. An idle shard takes 26
+// MB at the defaults, nearly all of it HeadCacheBytes, and no more for more users;
+// under full load the whole process was seen at 160 MiB with cgo, 230 without.
+//
+// # Cost
+//
+// A message costs 440 bytes of log and 34 µs of CPU, half of that for six places
+// in a memtable's skiplist and a quarter for compactions. Two virtual cores,
+// shared with other work, made 40,000 durable messages a second in batches of 128:
+//
+//	HERMOD_BENCH_DIR=/a/disk go test ./storage/pebble -run - -bench Messages -benchtime 300000x
 package pebble

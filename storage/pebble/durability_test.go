@@ -344,35 +344,29 @@ func pageCache(t *testing.T, from *vfs.MemFS) *vfs.MemFS {
 	return to
 }
 
-// TestApplyFailure: if Pebble refuses a batch, nothing of it is remembered, and
-// the next transaction and barrier go on.
+// TestApplyFailure: if Pebble refuses a batch, which it never should, the
+// transaction fails, and nobody gets to see or build upon its rows.
 func TestApplyFailure(t *testing.T) {
-	s := open(t, Options{})
+	var fatal atomic.Int32
+	s := open(t, Options{Fatal: func(error) { fatal.Add(1) }})
 	u := storage.UserIDIn(1, 1)
-	k := storage.SelfKey(u)
-	rows := func(n uint64) *storage.Writes {
-		return &storage.Writes{Users: []storage.UserHead{{User: u, Seq: n}}, Convs: []storage.ConvHead{{Conv: k, Rev: n}},
-			UserConvs: []storage.UserConv{{Key: storage.UserConvKey{User: u, Conv: k}, Head: n}}, Slots: []storage.SlotRow{{Slot: 5, State: storage.SlotOwned, Epoch: n}}}
-	}
+	rows := func(n uint64) *storage.Writes { return &storage.Writes{Users: []storage.UserHead{{User: u, Seq: n}}} }
 	write(t, s, rows(1))
-	apply := s.write
 	s.write = func(*crdb.Batch, *crdb.WriteOptions) error { return crdb.ErrInvalidBatch }
 	err := commit(s, &storage.Locks{}, func(*storage.Locked) (*storage.Writes, error) { return rows(2), nil })
-	if !errors.Is(err, crdb.ErrInvalidBatch) {
-		t.Errorf("Commit: %v", err)
+	if !errors.Is(err, crdb.ErrInvalidBatch) || fatal.Load() != 1 {
+		t.Errorf("Commit: %v; Fatal called %d times", err, fatal.Load())
 	}
-	s.write = apply
-	if err := s.Barrier(context.Background()); err != nil {
-		t.Errorf("Barrier: %v", err)
+	if err := s.Barrier(context.Background()); err == nil {
+		t.Error("a barrier passed")
 	}
-	locks := &storage.Locks{Users: []storage.UserID{u}, Convs: []storage.ConvKey{k}, UserConvs: []storage.UserConvKey{{User: u, Conv: k}}, Slots: []storage.SlotRef{{Slot: 5, Epoch: 1}}}
-	err = commit(s, locks, func(l *storage.Locked) (*storage.Writes, error) {
-		if l.Users[0].Seq != 1 || l.Convs[0].Rev != 1 || l.UserConvs[0].Head != 1 {
-			t.Errorf("remembered what was not applied: %+v", l)
+	err = commit(s, &storage.Locks{Users: []storage.UserID{u}}, func(l *storage.Locked) (*storage.Writes, error) { return nil, nil })
+	if !errors.Is(err, storage.ErrClosed) {
+		t.Errorf("the next Commit: %v, want ErrClosed", err)
+	}
+	view(t, s, func(v storage.Snap) {
+		if h, err := v.User(u); err != nil || h.Seq != 1 {
+			t.Errorf("a view sees %+v, %v", h, err)
 		}
-		return rows(3), nil
 	})
-	if err != nil {
-		t.Error(err)
-	}
 }

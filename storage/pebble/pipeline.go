@@ -11,7 +11,7 @@ import (
 	"github.com/hermod-im/hermod/storage"
 )
 
-// pipeline is what follows the mutex: one goroutine waits for each transaction's
+// pipeline is what follows the mutexes: one goroutine waits for each transaction's
 // sync, in commit order, and calls its done. Meanwhile later transactions run;
 // Pebble syncs for all that are waiting at once.
 //
@@ -20,7 +20,7 @@ import (
 type pipeline struct {
 	s *Shard
 	// tokens bounds the transactions in flight; queue has room for all of them,
-	// so that push under Shard.mu never waits for a done.
+	// so that push never waits for a done.
 	tokens chan struct{}
 	queue  chan pending
 
@@ -65,7 +65,7 @@ func (p *pipeline) acquire(ctx context.Context) error {
 
 func (p *pipeline) release() { <-p.tokens }
 
-// push is called under Shard.mu: that makes the queue's order the commit order.
+// push is called under Shard.applyMu: that makes the queue's order the commit order.
 func (p *pipeline) push(t pending) { p.queue <- t }
 
 // close lets run end after what is queued.

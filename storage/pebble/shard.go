@@ -26,21 +26,25 @@ type Shard struct {
 	events *listener
 	gate   gate
 
-	// mu is held by one write transaction at a time, from its reads until its
-	// batch is applied. It guards what follows, up to the caches.
-	mu    sync.Mutex
-	enc   encoder
-	write func(*crdb.Batch, *crdb.WriteOptions) error // db.ApplyNoSyncWait
+	// mu is held by the write transaction that reads and plans, applyMu by the
+	// one that is being applied. Order: mu, applyMu, slotMu.
+	mu      sync.Mutex
+	applyMu sync.Mutex
+	write   func(*crdb.Batch, *crdb.WriteOptions) error // db.ApplyNoSyncWait
 
-	// The caches hold applied rows only, but for the moment between put and
-	// apply of the transaction that holds mu. They lock themselves.
+	// Guarded by mu: the encoder, and the dedupe rows of the last transaction,
+	// which may not be applied yet.
+	enc       encoder
+	unapplied map[storage.SendKey]struct{}
+
+	// The caches hold the newest rows, put there under mu just before they are
+	// applied. They lock themselves.
 	users     *cache[storage.UserID, storage.UserHead]
 	convs     *cache[storage.ConvKey, storage.ConvHead]
 	userConvs *cache[storage.UserConvKey, storage.UserConv]
 
-	// slotMu is held while a change of slots is applied, and by views while they
-	// take their snapshot, so that no snapshot is newer or older than the slots
-	// it was checked against.
+	// slots changes under mu and slotMu both. Views hold slotMu while they take
+	// their snapshot, so that none is of another moment than its check of slots.
 	slotMu sync.RWMutex
 	slots  [storage.Slots]storage.SlotRow
 
@@ -86,6 +90,7 @@ func Open(opts Options) (*Shard, error) {
 		convs:     newCache[storage.ConvKey, storage.ConvHead](opts.HeadCacheBytes / 4),
 		userConvs: newCache[storage.UserConvKey, storage.UserConv](opts.HeadCacheBytes * 3 / 8),
 		write:     db.ApplyNoSyncWait,
+		unapplied: make(map[storage.SendKey]struct{}),
 		stop:      make(chan struct{}),
 	}
 	if err := s.start(); err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	crdb "github.com/cockroachdb/pebble/v2"
+
 	"github.com/hermod-im/hermod/storage"
 )
 
@@ -67,22 +69,11 @@ func (s *Shard) renew(ctx context.Context, node storage.NodeID, l lease) error {
 		return err
 	}
 	done := make(chan error, 1)
-	err := func() error {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if err := s.failure(); err != nil {
-			return err
-		}
+	err := s.transact(func(err error) { done <- err }, func() (*crdb.Batch, *storage.Writes, error) {
 		batch := s.db.NewBatch()
-		if err := batch.Set(leaseKey(nil, node), appendLease(nil, l), nil); err != nil {
-			return err
-		}
-		n, err := s.apply(batch, &storage.Writes{})
-		if err == nil {
-			s.pipe.push(pending{batch: batch, n: n, done: func(err error) { done <- err }, began: time.Now()})
-		}
-		return err
-	}()
+		err := batch.Set(leaseKey(nil, node), appendLease(nil, l), nil)
+		return batch, &storage.Writes{}, err
+	})
 	if err != nil {
 		s.pipe.release()
 		return err
