@@ -298,7 +298,8 @@ func TestFull(t *testing.T) {
 		t.Error("no read")
 	}
 	mems[0].SetFault(nil)
-	f.send(message(us[0], us[1], "x"))
+	// While the refused ones are still being told, new ones are refused too.
+	f.wait("the disk has room", func() bool { _, err := f.try(message(us[0], us[1], "x")); return err == nil })
 }
 
 // Queues are bounded, in number and in bytes, and so is what is in flight.
