@@ -52,9 +52,10 @@
 //
 // # Cost
 //
-// A message costs 440 bytes of log and 34 µs of CPU, half of that for six places
-// in a memtable's skiplist and a quarter for compactions. Two virtual cores,
-// shared with other work, made 40,000 durable messages a second in batches of 128:
+// A message costs 440 bytes of log and some 35 µs of CPU, half of that for six
+// places in a memtable's skiplist and a quarter for compactions. Two virtual
+// cores, shared with other work, made 30,000 to 40,000 durable messages a second
+// in batches of 128:
 //
 //	HERMOD_BENCH_DIR=/a/disk go test ./storage/pebble -run - -bench Messages -benchtime 300000x
 package pebble
