@@ -67,3 +67,27 @@ type Directory interface {
 	// Close releases what the directory holds; entries need not survive.
 	Close() error
 }
+
+// Member is a live run of a node: one that holds its lease.
+type Member struct {
+	Node, Incarnation uint64
+	// Addr is where its peers reach it, host:port.
+	Addr string
+}
+
+// Fleet is implemented by directories that several nodes share over a network.
+// Their Lookup may take a round trip, so a Router never waits for it where
+// deliveries come from.
+type Fleet interface {
+	// Members returns the live nodes, this one included.
+	Members(ctx context.Context) ([]Member, error)
+}
+
+// Rejoiner is implemented by directories that register connections anew by
+// themselves, after an outage or a loss. Nobody waits for the outcome of such
+// an Attach, so whoever lost is told to OnLoser's function: the connection that
+// was registered anew, or the one that it replaced.
+type Rejoiner interface {
+	// OnLoser comes before the first Attach. kick does not block.
+	OnLoser(kick func(user int64, slot Slot, loser Ref, newLogin bool))
+}
