@@ -71,6 +71,13 @@ type Shard interface {
 	// returns the nodes whose leases have run out but which still own tasks.
 	Lease(ctx context.Context, node NodeID, incarnation uint64, ttl time.Duration) (dead []NodeID, err error)
 
+	// Purge deletes every row kept under a slot (see Snap.Export) that this
+	// shard does not own, in transactions of bounded size, and returns when
+	// that is durable. The slot's row stays. Each of the transactions checks
+	// the row: ErrInvalid if its state is not SlotAbsent. No room is needed:
+	// never ErrFull. What an aborted one left behind, the next one deletes.
+	Purge(ctx context.Context, slot Slot) error
+
 	// InlineBody is the size up to which inbox rows carry their entry's body;
 	// 0: always pointers.
 	InlineBody() int
@@ -174,5 +181,16 @@ type Snap interface {
 	UsersFrom(from UserID, limit int) ([]UserID, error)
 	// SlotRows returns every slot row of the shard.
 	SlotRows() ([]SlotRow, error)
+	// Export pages through everything that is kept under a slot, whatever the
+	// slot's state: users, accounts, names, devices, blocks, inboxes and
+	// user_convs by their user's slot, conversation heads, entries, dedupe
+	// rows and tasks by their conversation's. Names are those of the accounts.
+	// Rows are as they are kept (an inbox row that only points stays so), each
+	// exactly once, in an order of the engine's; Found is true. Any engine's
+	// Commit accepts a page as it is: Slots, Meta and deletions are empty.
+	// after is nil for the first page, then what the page before returned as
+	// next; next nil: that was the last page, which may be empty. A page has
+	// about limit rows, fewer where bodies are large.
+	Export(slot Slot, after []byte, limit int) (w Writes, next []byte, err error)
 	Meta(string) (MetaRow, error)
 }

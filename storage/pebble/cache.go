@@ -49,10 +49,15 @@ func newCache[K comparable, V any](bytes int64) *cache[K, V] {
 
 // lock returns k's set, locked.
 func (c *cache[K, V]) lock(k K) (*cacheSet[K, V], *sync.Mutex) {
-	h := maphash.Comparable(c.seed, k)
-	mu := &c.locks[h&63].Mutex
+	return c.lockSet(maphash.Comparable(c.seed, k) & c.mask)
+}
+
+// lockSet locks set n. All keys of a set share one lock: any of them may be
+// the one that makes room for another.
+func (c *cache[K, V]) lockSet(n uint64) (*cacheSet[K, V], *sync.Mutex) {
+	mu := &c.locks[n%uint64(len(c.locks))].Mutex
 	mu.Lock()
-	return &c.sets[(h>>6)&c.mask], mu
+	return &c.sets[n], mu
 }
 
 func (s *cacheSet[K, V]) find(k K) int {
@@ -117,11 +122,15 @@ func (c *cache[K, V]) put(k K, v V, n uint64) {
 	s.touch(i)
 }
 
-// drop forgets k.
-func (c *cache[K, V]) drop(k K) {
-	s, mu := c.lock(k)
-	defer mu.Unlock()
-	if i := s.find(k); i >= 0 {
-		s.used[i] = 0
+// dropIf forgets every key of which gone is true. It looks at all of them.
+func (c *cache[K, V]) dropIf(gone func(K) bool) {
+	for n := range c.sets {
+		s, mu := c.lockSet(uint64(n))
+		for i := range s.keys {
+			if s.used[i] != 0 && gone(s.keys[i]) {
+				s.used[i] = 0
+			}
+		}
+		mu.Unlock()
 	}
 }

@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"math"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -25,11 +26,34 @@ func TestCache(t *testing.T) {
 	if v, _ := c.get(0); v[0] != 7 {
 		t.Errorf("replaced, but got %d", v[0])
 	}
-	c.drop(0)
-	c.drop(12345)
+	c.dropIf(func(k uint64) bool { return k%2 == 0 })
 	if _, ok := c.get(0); ok {
 		t.Error("dropped, but found")
 	}
+	if _, ok := c.get(3); !ok {
+		t.Error("dropped more than was asked for")
+	}
+}
+
+// TestCacheSharedSet: keys that push each other out are kept apart, whoever
+// asks at the same time.
+func TestCacheSharedSet(t *testing.T) {
+	c := newCache[uint64, [4]uint64](1)
+	var wg sync.WaitGroup
+	for g := range uint64(4) {
+		wg.Go(func() {
+			for i := range uint64(20_000) {
+				k := (i + g) % 64
+				if g == 0 {
+					c.put(k, [4]uint64{k, k, k, k}, 0)
+				} else if v, ok := c.peek(k, 1); ok && v != [4]uint64{k, k, k, k} {
+					t.Errorf("asked for %d, got %v", k, v)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // TestCachePeek: a snapshot gets no value that is newer than itself, and looking

@@ -194,6 +194,19 @@ func decodeSend(key, val []byte) (s storage.SendRow, err error) {
 	return s, r.end(key)
 }
 
+// decodeSendRow is decodeSend with the key.
+func decodeSendRow(key, val []byte) (storage.SendRow, error) {
+	s, err := decodeSend(key, val)
+	if err != nil {
+		return s, err
+	}
+	p := key[prefixLen+4:] // after slot and day
+	copy(s.Key.Conv[:], p)
+	s.Key.Sender = storage.UserID(binary.BigEndian.Uint64(p[16:]))
+	copy(s.Key.SendID[:], p[24:])
+	return s, nil
+}
+
 // appendUserConv: the numbers in the order of the struct.
 func appendUserConv(dst []byte, c *storage.UserConv) []byte {
 	dst = appendUvarint(row(dst), c.HeadRev)

@@ -65,16 +65,21 @@ func (s *Shard) Lease(ctx context.Context, node storage.NodeID, incarnation uint
 }
 
 func (s *Shard) renew(ctx context.Context, node storage.NodeID, l lease) error {
-	if err := s.pipe.acquire(ctx); err != nil {
-		return err
-	}
-	done := make(chan error, 1)
-	err := s.transact(func(err error) { done <- err }, func() (*crdb.Batch, *storage.Writes, error) {
+	return s.commitBatch(ctx, func() (*crdb.Batch, *storage.Writes, error) {
 		batch := s.db.NewBatch()
 		err := batch.Set(leaseKey(nil, node), appendLease(nil, l), nil)
 		return batch, &storage.Writes{}, err
 	})
-	if err != nil {
+}
+
+// commitBatch is a transaction of the shard's own, and returns when it is
+// durable. It needs no room on the disk that the reserve does not have.
+func (s *Shard) commitBatch(ctx context.Context, prepare func() (*crdb.Batch, *storage.Writes, error)) error {
+	if err := s.pipe.acquire(ctx); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	if err := s.transact(func(err error) { done <- err }, prepare); err != nil {
 		s.pipe.release()
 		return err
 	}

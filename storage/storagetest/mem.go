@@ -25,7 +25,7 @@ type Mem struct {
 	mu      sync.Mutex
 	landed  *sync.Cond // some commit became durable, or will not
 	state   *memState
-	log     []*storage.Writes // every applied commit; durable of them are
+	log     []func(*memState) // every applied commit; durable of them are
 	durable int
 	flying  []memFlight
 	held    bool
@@ -149,8 +149,8 @@ func (m *Mem) Crash() *Mem {
 	m.flying = nil
 	m.landed.Broadcast()
 	next := NewMem(m.id, m.opt)
-	for _, w := range m.log[:m.durable] {
-		next.state.apply(w)
+	for _, apply := range m.log[:m.durable] {
+		apply(next.state)
 	}
 	next.log, next.durable = slices.Clone(m.log[:m.durable]), m.durable
 	maps.Copy(next.state.leases, m.state.leases)
@@ -195,13 +195,10 @@ func (m *Mem) Commit(ctx context.Context, l *storage.Locks, plan func(*storage.L
 	}
 	if f.Err == nil || f.Applied {
 		c := clone(w)
-		m.state.apply(c)
-		m.log = append(m.log, c)
+		m.apply(func(s *memState) { s.apply(c) })
 	}
 	if f.Err == nil {
-		m.flying = append(m.flying, memFlight{n: len(m.log), done: done, due: time.Now().Add(m.opt.Delay)})
-		m.max = max(m.max, len(m.flying))
-		m.landed.Broadcast()
+		m.fly(done)
 		m.mu.Unlock()
 		return nil
 	}
@@ -212,6 +209,37 @@ func (m *Mem) Commit(ctx context.Context, l *storage.Locks, plan func(*storage.L
 	// As a database does: known before the next transaction begins.
 	done(f.Err)
 	return nil
+}
+
+// apply makes a commit visible. m.mu is held.
+func (m *Mem) apply(change func(*memState)) {
+	change(m.state)
+	m.log = append(m.log, change)
+}
+
+// fly calls done when everything so far is durable. m.mu is held.
+func (m *Mem) fly(done func(error)) {
+	m.flying = append(m.flying, memFlight{n: len(m.log), done: done, due: time.Now().Add(m.opt.Delay)})
+	m.max = max(m.max, len(m.flying))
+	m.landed.Broadcast()
+}
+
+// Purge implements storage.Shard, in one transaction.
+func (m *Mem) Purge(ctx context.Context, slot storage.Slot) error {
+	m.mu.Lock()
+	if err := m.usable(ctx); err != nil {
+		m.mu.Unlock()
+		return err
+	}
+	if r := m.state.slots[slot]; r.State != storage.SlotAbsent {
+		m.mu.Unlock()
+		return fmt.Errorf("%w: slot %d is in state %d here, not absent", storage.ErrInvalid, slot, r.State)
+	}
+	m.apply(func(s *memState) { s.purge(slot) })
+	done := make(chan error, 1)
+	m.fly(func(err error) { done <- err })
+	m.mu.Unlock()
+	return <-done
 }
 
 func (m *Mem) usable(ctx context.Context) error {
