@@ -13,7 +13,9 @@ import (
 func TestDeliverDoesNotAllocate(t *testing.T) {
 	ctx := context.Background()
 	r, l := newRouter(t, NewMemory(time.Now))
+	l.has = map[int64]uint64{}
 	for u := int64(1); u <= 64; u++ {
+		l.has[u] = uint64(u)
 		_, _ = r.Attach(ctx, u, 1, uint64(u), 1)
 	}
 	ds := make([]Delivery, 64)

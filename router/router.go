@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -17,7 +19,7 @@ type Delivery struct {
 	Origin uint64
 	// Event is the encoded event without its seq, the same bytes for all its
 	// recipients; OriginEvent is the shorter one for Origin, nil for the same.
-	// Neither is ever changed after it was handed over.
+	// Neither is ever changed after it was handed to Deliver.
 	Event, OriginEvent []byte
 }
 
@@ -28,14 +30,19 @@ type Hint struct {
 	Frame []byte
 }
 
-// Local is the sessions of this node. No method may block or keep its slice.
+// Local is the sessions of this node. No method may block, or keep its slice or
+// the bytes in it.
 type Local interface {
-	// Push hands over deliveries, each user's in seq order.
-	Push([]Delivery)
+	// Push hands over deliveries, each user's in seq order. It passes over users
+	// without a session here, and returns how many others there were.
+	Push([]Delivery) (found int)
 	Hint([]Hint)
 	// Kick ends one connection: the slot is another's. newLogin tells a newer
 	// login of the slot from a newer connection of the same device.
 	Kick(user int64, slot Slot, conn uint64, newLogin bool)
+	// Has reports whether the connection is here and the user's. A session is
+	// here before it is attached, and attached no longer than it is here.
+	Has(user int64, conn uint64) bool
 }
 
 // Options configures a Router.
@@ -43,9 +50,20 @@ type Options struct {
 	// Node is this node for good, Incarnation this run of it.
 	Node, Incarnation uint64
 	Directory         Directory
-	Log               zerolog.Logger
-	Metrics           prometheus.Registerer
+	// QueueBytes and QueueEvents bound what waits for a look-up in a Fleet's
+	// directory: 32 MiB and 65,536 unless set. Beyond, it is dropped.
+	QueueBytes, QueueEvents int
+	// LookupTimeout bounds one look-up there, 1 s unless set.
+	LookupTimeout time.Duration
+	Log           zerolog.Logger
+	Metrics       prometheus.Registerer
 }
+
+const (
+	defaultQueueBytes    = 32 << 20
+	defaultQueueEvents   = 1 << 16
+	defaultLookupTimeout = time.Second
+)
 
 // Validate names the first option that cannot work.
 func (o *Options) Validate() error {
@@ -54,43 +72,81 @@ func (o *Options) Validate() error {
 		return errors.New("router: Options.Node is 0")
 	case o.Directory == nil:
 		return errors.New("router: Options.Directory is missing")
+	case o.QueueBytes < 0 || o.QueueEvents < 0 || o.LookupTimeout < 0:
+		return errors.New("router: Options.QueueBytes, QueueEvents and LookupTimeout may not be negative")
 	case o.Metrics == nil:
 		return errors.New("router: Options.Metrics is missing")
 	}
 	return nil
 }
 
+func (o *Options) defaults() {
+	if o.QueueBytes == 0 {
+		o.QueueBytes = defaultQueueBytes
+	}
+	if o.QueueEvents == 0 {
+		o.QueueEvents = defaultQueueEvents
+	}
+	if o.LookupTimeout == 0 {
+		o.LookupTimeout = defaultLookupTimeout
+	}
+}
+
 // Router delivers to users wherever they are attached.
 type Router struct {
 	opt     Options
-	local   Local
-	scratch sync.Pool // *scratch
+	often   zerolog.Logger // a few lines a second
 	metrics metrics
+	remote  bool // the directory's Lookup takes a round trip
+
+	local atomic.Pointer[Local]
+	peers atomic.Pointer[Peers]
+
+	finders sync.Pool // *finder
+	lanes   []*lane   // of a remote directory
+	stale   chan staleRoute
+	ctx     context.Context // ends with Close
+	stop    context.CancelFunc
+	work    sync.WaitGroup
 }
 
-// scratch is what one Deliver or Hint needs; kept so that a batch costs no
-// allocation.
-type scratch struct {
-	users  []int64
-	routes []Route
-	out    []Delivery
-	hints  []Hint
-}
-
-// New returns a Router; SetLocal comes before the first call of any other
-// method. The Router owns Options.Directory and closes it.
+// New returns a Router; SetLocal comes before the first Attach. The Router owns
+// Options.Directory and closes it.
 func New(opt Options) (*Router, error) {
 	if err := opt.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Router{opt: opt, metrics: newMetrics(opt.Metrics)}
-	r.scratch.New = func() any { return new(scratch) }
+	opt.defaults()
+	r := &Router{opt: opt, metrics: newMetrics(opt.Metrics), stale: make(chan staleRoute, maxStale)}
+	r.often = opt.Log.Sample(&zerolog.BurstSampler{Burst: 3, Period: time.Second})
+	r.finders.New = func() any { return newFinder() }
+	if d, ok := opt.Directory.(Rejoiner); ok {
+		d.OnLoser(r.kick)
+	}
+	_, r.remote = opt.Directory.(Fleet)
+	r.ctx, r.stop = context.WithCancel(context.Background())
+	if r.remote {
+		for range laneCount {
+			r.lanes = append(r.lanes, newLane(&r.opt))
+		}
+	}
 	return r, nil
 }
 
 // SetLocal joins the sessions of this node. It exists because they in turn
-// need the Router.
-func (r *Router) SetLocal(l Local) { r.local = l }
+// need the Router. What comes before it finds nobody here.
+func (r *Router) SetLocal(l Local) { r.local.Store(&l) }
+
+// SetPeers joins the links to other nodes, which in turn need the Router as
+// their Receiver. It is called once; without, the node is alone and never looks
+// anybody up.
+func (r *Router) SetPeers(p Peers) {
+	r.peers.Store(&p)
+	for _, l := range r.lanes {
+		r.work.Go(func() { r.runLane(l) })
+	}
+	r.work.Go(r.forget)
+}
 
 func (r *Router) ref(conn uint64) Ref {
 	return Ref{Node: r.opt.Node, Incarnation: r.opt.Incarnation, Conn: conn}
@@ -101,23 +157,30 @@ func (r *Router) ref(conn uint64) Ref {
 func (r *Router) Attach(ctx context.Context, user int64, slot Slot, conn, loginEpoch uint64) (Attached, error) {
 	a, err := r.opt.Directory.Attach(ctx, user, slot, Entry{Ref: r.ref(conn), LoginEpoch: loginEpoch})
 	if err != nil {
-		r.metrics.dropped.WithLabelValues("attach").Inc()
+		r.metrics.drop(dropAttach, 1)
 		return a, err
 	}
 	if !a.Lost && a.Loser != (Ref{}) {
-		r.kick(user, slot, a)
+		r.kick(user, slot, a.Loser, a.NewLogin)
 	}
 	return a, nil
 }
 
-// kick tells the loser's node. A run of this node that has ended cannot hold
-// a connection any more, and another node cannot be told yet: both are counted.
-func (r *Router) kick(user int64, slot Slot, a Attached) {
-	if a.Loser.Node != r.opt.Node || a.Loser.Incarnation != r.opt.Incarnation {
-		r.metrics.dropped.WithLabelValues("kick").Inc()
+// kick tells the loser's node. An earlier run of this node cannot hold a
+// connection any more; peers find that out of other nodes.
+func (r *Router) kick(user int64, slot Slot, loser Ref, newLogin bool) {
+	if loser.Node == r.opt.Node {
+		if l := r.local.Load(); l != nil && loser.Incarnation == r.opt.Incarnation {
+			(*l).Kick(user, slot, loser.Conn, newLogin)
+		}
 		return
 	}
-	r.local.Kick(user, slot, a.Loser.Conn, a.NewLogin)
+	p := r.peers.Load()
+	if p == nil {
+		r.metrics.drop(dropKick, 1)
+		return
+	}
+	(*p).Kick(loser.Run(), Place{User: user, Slot: slot, Conn: loser.Conn}, newLogin)
 }
 
 // Detach removes the connection's entry, if the slot is still its own.
@@ -130,113 +193,55 @@ func (r *Router) Online(ctx context.Context, user int64) ([]Route, error) {
 	return r.opt.Directory.Lookup(ctx, []int64{user}, nil)
 }
 
-// Deliver pushes a batch. Nobody waits for it and nothing is retried: who is
-// not reached reads storage.
+// Deliver pushes a batch: to the sessions of this node before it returns, to
+// other nodes in its own time. It does not wait for the network, and nothing is
+// retried: who is not reached reads storage. The slice is the caller's again.
 func (r *Router) Deliver(ctx context.Context, ds []Delivery) {
-	s := r.scratch.Get().(*scratch)
-	defer r.release(s)
-	for i := range ds {
-		s.users = append(s.users, ds[i].User)
+	found := 0
+	if l := r.local.Load(); l != nil {
+		found = (*l).Push(ds)
+		r.metrics.deliveries.Add(float64(found))
 	}
-	if !r.lookup(ctx, s) {
-		return
-	}
-	at := 0
-	for i := range ds {
-		var here, found bool
-		here, found, at = r.next(s.routes, at, ds[i].User)
-		switch {
-		case here:
-			s.out = append(s.out, ds[i])
-		case found:
-			r.metrics.dropped.WithLabelValues("elsewhere").Inc()
+	switch {
+	case r.peers.Load() == nil:
+		r.metrics.offline.Add(float64(len(ds) - found))
+	case r.remote:
+		r.enqueueDeliveries(ds)
+	default:
+		f := r.finders.Get().(*finder)
+		for i := range ds {
+			f.items = append(f.items, item{user: ds[i].User, seq: ds[i].Seq, event: ds[i].Event})
 		}
-	}
-	r.metrics.deliveries.Add(float64(len(s.out)))
-	r.metrics.offline.Add(float64(len(ds) - len(s.out)))
-	if len(s.out) > 0 {
-		r.local.Push(s.out)
+		r.route(ctx, f, f.items)
+		f.items = f.reset(f.items)
+		r.finders.Put(f)
 	}
 }
 
 // Hint sends what is shown now or never.
 func (r *Router) Hint(ctx context.Context, hs []Hint) {
-	s := r.scratch.Get().(*scratch)
-	defer r.release(s)
-	for i := range hs {
-		s.users = append(s.users, hs[i].User)
+	if l := r.local.Load(); l != nil {
+		(*l).Hint(hs)
 	}
-	if !r.lookup(ctx, s) {
-		return
-	}
-	at := 0
-	for i := range hs {
-		var here bool
-		here, _, at = r.next(s.routes, at, hs[i].User)
-		if here {
-			s.hints = append(s.hints, hs[i])
+	switch {
+	case r.peers.Load() == nil:
+	case r.remote:
+		r.enqueueHints(hs)
+	default:
+		f := r.finders.Get().(*finder)
+		for i := range hs {
+			f.items = append(f.items, item{user: hs[i].User, event: hs[i].Frame, hint: true})
 		}
-	}
-	if len(s.hints) > 0 {
-		r.local.Hint(s.hints)
+		r.route(ctx, f, f.items)
+		f.items = f.reset(f.items)
+		r.finders.Put(f)
 	}
 }
 
-func (r *Router) lookup(ctx context.Context, s *scratch) bool {
-	var err error
-	s.routes, err = r.opt.Directory.Lookup(ctx, s.users, s.routes[:0])
-	if err != nil {
-		r.metrics.dropped.WithLabelValues("lookup").Inc()
-		r.opt.Log.Warn().Err(err).Int("users", len(s.users)).Msg("directory lookup failed; pushes dropped, sessions will read storage")
-		return false
-	}
-	return true
-}
-
-// next walks routes, which follow the order of the users asked for: here, if
-// user has a connection on this node; found, if anywhere. A user asked for
-// twice is looked up twice, so every delivery has its own run of routes.
-func (r *Router) next(routes []Route, at int, user int64) (here, found bool, _ int) {
-	slots := 0 // a bit a slot: a second run of the same user begins where one repeats
-	for ; at < len(routes) && routes[at].User == user; at++ {
-		bit := 1 << routes[at].Slot
-		if slots&bit != 0 {
-			break
-		}
-		slots |= bit
-		found = true
-		here = here || routes[at].Node == r.opt.Node && routes[at].Incarnation == r.opt.Incarnation
-	}
-	return here, found, at
-}
-
-func (r *Router) release(s *scratch) {
-	clear(s.out) // do not keep events alive in the pool
-	clear(s.hints)
-	s.users, s.routes, s.out, s.hints = s.users[:0], s.routes[:0], s.out[:0], s.hints[:0]
-	r.scratch.Put(s)
-}
-
-// Close closes the directory.
-func (r *Router) Close() error { return r.opt.Directory.Close() }
-
-type metrics struct {
-	deliveries, offline prometheus.Counter
-	dropped             *prometheus.CounterVec
-}
-
-func newMetrics(reg prometheus.Registerer) metrics {
-	m := metrics{
-		deliveries: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "hermod_router_deliveries_total", Help: "Events handed to a session table on this node.",
-		}),
-		offline: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "hermod_router_offline_total", Help: "Events for users without a connection on this node.",
-		}),
-		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "hermod_router_dropped_total", Help: "What could not be placed, by kind; sessions repair it from storage.",
-		}, []string{"kind"}),
-	}
-	reg.MustRegister(m.deliveries, m.offline, m.dropped)
-	return m
+// Close stops what is under way and closes the directory. What waited for a
+// look-up is dropped.
+func (r *Router) Close() error {
+	r.stop()
+	r.work.Wait()
+	return r.opt.Directory.Close()
 }

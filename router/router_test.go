@@ -20,14 +20,27 @@ type kick struct {
 
 // table is a Local that writes down what it gets.
 type table struct {
+	has    map[int64]uint64 // users and their connections
 	pushed []Delivery
 	hinted []Hint
 	kicked []kick
 	calls  int
 }
 
-func (l *table) Push(ds []Delivery) { l.calls++; l.pushed = append(l.pushed, ds...) }
-func (l *table) Hint(hs []Hint)     { l.calls++; l.hinted = append(l.hinted, hs...) }
+func (l *table) Push(ds []Delivery) (found int) {
+	l.calls++
+	for i := range ds {
+		if _, ok := l.has[ds[i].User]; ok {
+			l.pushed = append(l.pushed, ds[i])
+			found++
+		}
+	}
+	return found
+}
+
+func (l *table) Has(user int64, conn uint64) bool { return l.has[user] == conn }
+
+func (l *table) Hint(hs []Hint) { l.calls++; l.hinted = append(l.hinted, hs...) }
 func (l *table) Kick(user int64, slot Slot, conn uint64, newLogin bool) {
 	l.kicked = append(l.kicked, kick{user, slot, conn, newLogin})
 }
@@ -43,11 +56,12 @@ func newRouter(t testing.TB, d Directory) (*Router, *table) {
 	return r, l
 }
 
-func TestDeliverReachesAttachedUsersInOneCall(t *testing.T) {
+func TestDeliverReachesSessionsHereInOneCall(t *testing.T) {
 	ctx := context.Background()
 	d := NewMemory(time.Now)
 	r, l := newRouter(t, d)
-	for user, conn := range map[int64]uint64{1: 11, 3: 31} {
+	l.has = map[int64]uint64{1: 11, 3: 31}
+	for user, conn := range l.has {
 		if _, err := r.Attach(ctx, user, 1, conn, 1); err != nil {
 			t.Fatal(err)
 		}
@@ -68,24 +82,20 @@ func TestDeliverReachesAttachedUsersInOneCall(t *testing.T) {
 	if want := [][2]uint64{{1, 1}, {1, 2}, {3, 1}, {1, 3}}; !slices.Equal(got, want) || l.calls != 1 {
 		t.Fatalf("pushed %v in %d calls, want %v in one", got, l.calls, want)
 	}
-	if n := testutil.ToFloat64(r.metrics.dropped.WithLabelValues("elsewhere")); n != 2 {
-		t.Errorf("%v deliveries counted as elsewhere, want 2", n)
+	if here, off := testutil.ToFloat64(r.metrics.deliveries), testutil.ToFloat64(r.metrics.offline); here != 4 || off != 3 {
+		t.Errorf("%v deliveries and %v offline counted, want 4 and 3", here, off)
 	}
 
 	r.Hint(ctx, []Hint{{User: 2}, {User: 3}})
-	if len(l.hinted) != 1 || l.hinted[0].User != 3 {
-		t.Errorf("hinted %v, want user 3", l.hinted)
+	if len(l.hinted) != 2 {
+		t.Errorf("hinted %v, want both: the sessions know who is here", l.hinted)
 	}
 	if rs, _ := r.Online(ctx, 1); len(rs) != 2 {
 		t.Errorf("user 1 is online %d times, want 2", len(rs))
 	}
-	if err := r.Detach(ctx, 3, 1, 31); err != nil {
-		t.Fatal(err)
-	}
-	l.pushed = nil
-	r.Deliver(ctx, []Delivery{{User: 3, Seq: 2}})
-	if len(l.pushed) != 0 {
-		t.Errorf("pushed %v to a user who left", l.pushed)
+	must(t, r.Detach(ctx, 3, 1, 31))
+	if rs, _ := r.Online(ctx, 3); len(rs) != 0 {
+		t.Errorf("user 3 has left and is online: %v", rs)
 	}
 }
 
@@ -133,8 +143,10 @@ func BenchmarkDeliver(b *testing.B) {
 	ctx := context.Background()
 	r, l := newRouter(b, NewMemory(time.Now))
 	ds := make([]Delivery, 128)
+	l.has = map[int64]uint64{}
 	for i := range ds {
 		u := int64(i%64 + 1)
+		l.has[u] = uint64(u)
 		_, _ = r.Attach(ctx, u, 1, uint64(u), 1)
 		ds[i] = Delivery{User: u, Seq: 1}
 	}

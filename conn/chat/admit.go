@@ -191,6 +191,11 @@ func (c *Chat) Kick(user int64, slot uint8, connID uint64, newLogin bool) {
 	}
 }
 
+// Has reports whether a connection has a session of the user (router.Local).
+func (c *Chat) Has(user int64, connID uint64) bool {
+	return c.table.has(storage.UserID(user), connID)
+}
+
 // greeting stands for a connection until it has a session: a login may take
 // longer than its client waits.
 type greeting struct{ gone atomic.Bool }

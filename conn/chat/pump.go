@@ -13,12 +13,15 @@ import (
 
 // Push hands live events to the sessions of this node (router.Local). It never
 // blocks: what cannot be forwarded now is read from storage later.
-func (c *Chat) Push(ds []router.Delivery) {
+func (c *Chat) Push(ds []router.Delivery) (found int) {
 	b := c.bursts.Get().(*burst)
 	for i := range ds {
 		b.found = c.table.find(storage.UserID(ds[i].User), b.found[:0])
 		for _, s := range b.found {
 			c.push(b, s, &ds[i])
+		}
+		if len(b.found) > 0 {
+			found++
 		}
 	}
 	for _, s := range b.touched {
@@ -30,6 +33,7 @@ func (c *Chat) Push(ds []router.Delivery) {
 	clear(b.touched)
 	b.found, b.touched = b.found[:0], b.touched[:0]
 	c.bursts.Put(b)
+	return found
 }
 
 // burst is what one Push needs; pooled.

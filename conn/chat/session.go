@@ -147,6 +147,18 @@ func (t *table) find(u storage.UserID, dst []*session) []*session {
 	return dst
 }
 
+// has reports whether u has the connection.
+func (t *table) has(u storage.UserID, connID uint64) bool {
+	sh := t.shard(u)
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	s := sh.users[u]
+	for s != nil && s.conn.ID() != connID {
+		s = s.next
+	}
+	return s != nil
+}
+
 // users appends the users of one shard to dst.
 func (t *table) users(shard int, dst []storage.UserID) []storage.UserID {
 	sh := &t.shards[shard]
