@@ -13,6 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
+
+	"github.com/hermod-im/hermod/cmd/internal/config"
 )
 
 // admin is the operator's HTTP server. It has no login: Config.Check keeps it
@@ -66,7 +68,7 @@ func localOnly(next http.Handler) http.Handler {
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h
 		}
-		if !isLoopback(host) {
+		if !config.IsLoopback(host) {
 			http.Error(w, "ask for this page under a loopback name", http.StatusForbidden)
 			return
 		}

@@ -3,6 +3,8 @@ package main
 import (
 	"crypto/tls"
 	"sync/atomic"
+
+	"github.com/hermod-im/hermod/cmd/internal/config"
 )
 
 // certificate is the server's key pair, replaced as a whole on SIGHUP.
@@ -11,7 +13,7 @@ type certificate struct {
 }
 
 // load reads the pair; on an error the one in use stays.
-func (c *certificate) load(cfg TLSConfig) error {
+func (c *certificate) load(cfg config.TLSConfig) error {
 	pair, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key)
 	if err != nil {
 		return err

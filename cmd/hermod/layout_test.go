@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"conn/client":         {"proto"},
 	"bench":               {"proto", "conn/client"},
 	"bench/local":         {},
+	"cmd/internal/config": {"storage", "storage/mysql", "storage/pebble"},
 	"cmd/hermod":          {"*"},
 	"cmd/hermodctl":       {"*"},
 	"cmd/hermod-bench":    {"*"},

@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"github.com/hermod-im/hermod/cmd/internal/config"
 	"github.com/hermod-im/hermod/proto"
 )
 
@@ -29,7 +30,7 @@ func TestLifeStartAndCloseLeaveNothing(t *testing.T) {
 		}
 		return len(entries)
 	}
-	once := func(cfg Config) {
+	once := func(cfg config.Config) {
 		s, err := Start(cfg, zerolog.Nop())
 		if err != nil {
 			t.Fatal(err)
@@ -60,7 +61,7 @@ func TestLifeSecondServer(t *testing.T) {
 	sameAdmin.Admin.Listen = n.admin.addr().String()
 	for _, c := range []struct {
 		name  string
-		cfg   Config
+		cfg   config.Config
 		words []string
 	}{
 		{"same port", samePort, []string{n.addr, "in use"}},
@@ -141,7 +142,7 @@ func TestLifeAdmin(t *testing.T) {
 
 func TestLifeWithoutAdmin(t *testing.T) {
 	t.Parallel()
-	n := serve(t, func(cfg *Config) { cfg.Admin.Listen = "" })
+	n := serve(t, func(cfg *config.Config) { cfg.Admin.Listen = "" })
 	n.dial().register("unwatched")
 	if !strings.Contains(n.log.String(), "no health checks") {
 		t.Error("nothing said")

@@ -9,12 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hermod-im/hermod/cmd/internal/config"
 	"github.com/hermod-im/hermod/proto"
 )
 
 func TestLimitRegistrationsPerIP(t *testing.T) {
 	t.Parallel()
-	n := serve(t, nobodyExempt, func(cfg *Config) { cfg.Limits.RegistersPerIP = DefaultConfig().Limits.RegistersPerIP })
+	n := serve(t, nobodyExempt, func(cfg *config.Config) { cfg.Limits.RegistersPerIP = config.Default().Limits.RegistersPerIP })
 	for i := range 5 {
 		n.dial().register(fmt.Sprintf("clone%d", i))
 	}
@@ -105,7 +106,7 @@ func TestLimitWrongPasswordsAtTheSameMoment(t *testing.T) {
 // A name that nobody has takes as long as a wrong password. Not parallel: it
 // measures. The least of several counts, since noise only adds.
 func TestLimitUnknownUsersTakeTheSameTime(t *testing.T) {
-	n := serve(t, func(cfg *Config) { cfg.Auth.Argon2MemoryKiB, cfg.Auth.Argon2Time = 32<<10, 1 })
+	n := serve(t, func(cfg *config.Config) { cfg.Auth.Argon2MemoryKiB, cfg.Auth.Argon2Time = 32<<10, 1 })
 	const rounds = 20
 	var known, unknown time.Duration
 	guess := func(name string, best *time.Duration) {
@@ -139,9 +140,9 @@ func TestLimitUnknownUsersTakeTheSameTime(t *testing.T) {
 // people who are logged in go on talking.
 func TestLimitArgon2Pool(t *testing.T) {
 	t.Parallel()
-	n := serve(t, func(cfg *Config) {
+	n := serve(t, func(cfg *config.Config) {
 		cfg.Auth.Argon2MemoryKiB, cfg.Auth.Argon2Time = 8<<10, 1
-		cfg.Limits.FirstByte, cfg.Limits.Login = Duration(time.Minute), Duration(time.Minute)
+		cfg.Limits.FirstByte, cfg.Limits.Login = config.Duration(time.Minute), config.Duration(time.Minute)
 	})
 	inside := n.dial().register("inside")
 	const storm = 300
@@ -191,7 +192,7 @@ func proxyHeader(client string) []byte {
 
 func TestLimitProxyUntrusted(t *testing.T) {
 	t.Parallel()
-	n := serve(t, func(cfg *Config) {
+	n := serve(t, func(cfg *config.Config) {
 		cfg.Listen.Plain, cfg.Listen.Proxy, cfg.Listen.ProxyTrusted = "", "127.0.0.1:0", []string{"127.0.0.2/32"}
 	})
 	n.dial().ended()
@@ -209,7 +210,7 @@ func TestLimitProxyUntrusted(t *testing.T) {
 // /64 for IPv6, and never exempt, whatever that address or the balancer's is.
 func TestLimitExemptionNeverBehindProxy(t *testing.T) {
 	t.Parallel()
-	n := serve(t, func(cfg *Config) {
+	n := serve(t, func(cfg *config.Config) {
 		cfg.Listen.Plain, cfg.Listen.Proxy, cfg.Listen.ProxyTrusted = "", "127.0.0.1:0", []string{"127.0.0.0/8"}
 		cfg.Limits.ConnsPerIP = 3
 		cfg.Limits.Exempt = []string{"127.0.0.0/8", "::1/128", "2001:db8::/32"}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hermod-im/hermod/cmd/internal/config"
 	"github.com/hermod-im/hermod/conn"
 	"github.com/hermod-im/hermod/proto"
 )
@@ -183,7 +184,7 @@ func TestLimitOutboxBytes(t *testing.T) {
 
 func TestLimitOutboxStall(t *testing.T) {
 	t.Parallel()
-	n := serve(t, func(cfg *Config) { cfg.Limits.OutboxStall = Duration(time.Second) })
+	n := serve(t, func(cfg *config.Config) { cfg.Limits.OutboxStall = config.Duration(time.Second) })
 	s := newSlowReader(t, n)
 	first := s.dev.cursor.Seq
 	// Until the kernel takes no more, and what waits does not move.
@@ -210,7 +211,7 @@ func TestLimitOutboxStall(t *testing.T) {
 
 func TestLimitFramesPerSecond(t *testing.T) {
 	t.Parallel()
-	n := serve(t, nobodyExempt, func(cfg *Config) { cfg.Limits.MaxInFlight = 2000 })
+	n := serve(t, nobodyExempt, func(cfg *config.Config) { cfg.Limits.MaxInFlight = 2000 })
 	w := n.dial().register("hasty")
 	burst := func(k int) []byte {
 		var fs []*proto.Frame
@@ -250,7 +251,7 @@ func TestLimitFramesPerSecond(t *testing.T) {
 
 func TestLimitSyncsPerSecond(t *testing.T) {
 	t.Parallel()
-	n := serve(t, nobodyExempt, func(cfg *Config) { cfg.Limits.FramesPerSecond, cfg.Limits.MaxInFlight = 2000, 2000 })
+	n := serve(t, nobodyExempt, func(cfg *config.Config) { cfg.Limits.FramesPerSecond, cfg.Limits.MaxInFlight = 2000, 2000 })
 	w := n.dial().register("syncer")
 	burst := func(k int) []byte {
 		var fs []*proto.Frame

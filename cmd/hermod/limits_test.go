@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/hermod-im/hermod/cmd/internal/config"
 	"github.com/hermod-im/hermod/proto"
 )
 
@@ -20,10 +21,10 @@ import (
 
 func TestLimitFirstByteLoginPartialFrame(t *testing.T) {
 	t.Parallel()
-	n := serve(t, func(cfg *Config) {
-		cfg.Limits.FirstByte = Duration(time.Second)
-		cfg.Limits.Login = Duration(2 * time.Second)
-		cfg.Limits.PartialFrame = Duration(time.Second)
+	n := serve(t, func(cfg *config.Config) {
+		cfg.Limits.FirstByte = config.Duration(time.Second)
+		cfg.Limits.Login = config.Duration(2 * time.Second)
+		cfg.Limits.PartialFrame = config.Duration(time.Second)
 	})
 	for _, c := range []struct {
 		name, reason string
@@ -67,7 +68,7 @@ func TestLimitFirstByteLoginPartialFrame(t *testing.T) {
 func TestLimitBytesBeforeLogin(t *testing.T) {
 	t.Parallel()
 	// A password that takes a while, so that the flood comes before the Welcome.
-	n := serve(t, func(cfg *Config) { cfg.Auth.Argon2MemoryKiB, cfg.Auth.Argon2Time = 64<<10, 4 })
+	n := serve(t, func(cfg *config.Config) { cfg.Auth.Argon2MemoryKiB, cfg.Auth.Argon2Time = 64<<10, 4 })
 	w := n.dial()
 	flood := framed(t, w.hello(registering("flooder")))
 	w.write(append(flood, make([]byte, 20<<10)...)) // heartbeats
@@ -139,7 +140,7 @@ func TestLimitNewConnectionsPerIP(t *testing.T) {
 
 func TestLimitLiveConnectionsPerIP(t *testing.T) {
 	t.Parallel()
-	n := serve(t, nobodyExempt, func(cfg *Config) { cfg.Limits.ConnsPerIP, cfg.Limits.NewConnsPerIP = 10, 1000 })
+	n := serve(t, nobodyExempt, func(cfg *config.Config) { cfg.Limits.ConnsPerIP, cfg.Limits.NewConnsPerIP = 10, 1000 })
 	var live []*wire
 	for i := range 10 {
 		live = append(live, n.dial().register(fmt.Sprintf("live%d", i)))
@@ -174,7 +175,7 @@ func TestLimitExemptNetworksSkipTheRates(t *testing.T) {
 
 func TestLimitMaxConns(t *testing.T) {
 	t.Parallel()
-	n := serve(t, func(cfg *Config) { cfg.Limits.MaxConns = 5 })
+	n := serve(t, func(cfg *config.Config) { cfg.Limits.MaxConns = 5 })
 	w := n.dial().register("inside")
 	var rest []*wire
 	for range 4 {
@@ -253,7 +254,7 @@ func TestLimitPlaintextOffLoopbackIsRefused(t *testing.T) {
 			t.Errorf("%s: a refused start leaves %v in the data folder (%v)", addr, entries, err)
 		}
 	}
-	n := serve(t, func(cfg *Config) { cfg.Listen.Plain, cfg.Listen.PlainInsecure = "0.0.0.0:0", true })
+	n := serve(t, func(cfg *config.Config) { cfg.Listen.Plain, cfg.Listen.PlainInsecure = "0.0.0.0:0", true })
 	if !bytes.Contains([]byte(n.log.String()), []byte("can be read on the way")) {
 		t.Error("insecure by name starts without a warning")
 	}

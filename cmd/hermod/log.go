@@ -7,10 +7,12 @@ import (
 
 	"github.com/rs/zerolog"
 	"golang.org/x/term"
+
+	"github.com/hermod-im/hermod/cmd/internal/config"
 )
 
 // newLog writes to w: for people on a terminal, as JSON lines for machines.
-func newLog(cfg LogConfig, w *os.File) zerolog.Logger {
+func newLog(cfg config.LogConfig, w *os.File) zerolog.Logger {
 	var out io.Writer = w
 	if cfg.Format == "console" || cfg.Format == "auto" && term.IsTerminal(int(w.Fd())) {
 		out = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}

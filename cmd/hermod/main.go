@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/hermod-im/hermod/cmd/internal/config"
 )
 
 // version is set by the linker.
@@ -46,21 +48,21 @@ func main() {
 // Run prints the settings and everything that Check finds.
 func (cmd *checkCmd) Run(c *cli, out io.Writer) error {
 	if cmd.Defaults {
-		cfg := DefaultConfig()
-		cfg.explain(out)
+		cfg := config.Default()
+		cfg.Explain(out)
 		return nil
 	}
-	cfg, err := LoadConfig(c.Config, os.Environ())
+	cfg, err := config.Load(c.Config, os.Environ())
 	if err != nil {
 		return err
 	}
-	cfg.explain(out)
+	cfg.Explain(out)
 	fmt.Fprintln(out)
 	ps := cfg.Check()
 	for _, p := range ps {
 		fmt.Fprintln(out, p)
 	}
-	if ps.fatal() {
+	if ps.Fatal() {
 		return errors.New("hermod would not start")
 	}
 	fmt.Fprintln(out, "hermod would start")
@@ -69,7 +71,7 @@ func (cmd *checkCmd) Run(c *cli, out io.Writer) error {
 
 // Run serves until a signal asks it to stop.
 func (cmd *runCmd) Run(c *cli) error {
-	load := func() (Config, error) { return LoadConfig(c.Config, os.Environ()) }
+	load := func() (config.Config, error) { return config.Load(c.Config, os.Environ()) }
 	cfg, err := load()
 	if err != nil {
 		return err
@@ -98,7 +100,7 @@ func (cmd *runCmd) Run(c *cli) error {
 				}
 				continue
 			}
-			log.Info().Stringer("signal", sig).Stringer("window", cfg.Drain.Window.std()).Msg("draining; a second signal does not wait")
+			log.Info().Stringer("signal", sig).Stringer("window", cfg.Drain.Window.Std()).Msg("draining; a second signal does not wait")
 			return s.Shutdown(signals)
 		case <-s.edge.Done():
 			return errors.Join(s.edge.Err(), s.Close())

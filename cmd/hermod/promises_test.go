@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hermod-im/hermod/cmd/internal/config"
 	"github.com/hermod-im/hermod/conn/client"
 	"github.com/hermod-im/hermod/proto"
 )
@@ -226,7 +227,7 @@ func (r *rebuilder) rebuild(ctx context.Context, c *client.Client, reset *proto.
 func TestPromiseResetAfterRetention(t *testing.T) {
 	t.Parallel()
 	const total = 350
-	n := serve(t, func(cfg *Config) { cfg.Storage.RetainEvents = 100 })
+	n := serve(t, func(cfg *config.Config) { cfg.Storage.RetainEvents = 100 })
 	var store client.MemoryStore
 	var app rebuilder
 	withApp := func(o *client.Options) { o.Store, o.OnReset = &store, app.rebuild }

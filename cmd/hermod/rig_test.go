@@ -18,6 +18,7 @@ import (
 	"github.com/rs/zerolog"
 	gproto "google.golang.org/protobuf/proto"
 
+	"github.com/hermod-im/hermod/cmd/internal/config"
 	"github.com/hermod-im/hermod/proto"
 )
 
@@ -32,8 +33,8 @@ type node struct {
 }
 
 // testConfig is the default configuration on free ports and a new folder.
-func testConfig(t *testing.T) Config {
-	cfg := DefaultConfig()
+func testConfig(t *testing.T) config.Config {
+	cfg := config.Default()
 	cfg.Listen.Plain = "127.0.0.1:0"
 	cfg.Admin.Listen = "127.0.0.1:0"
 	cfg.Data.Dir = t.TempDir()
@@ -44,13 +45,13 @@ func testConfig(t *testing.T) Config {
 
 // nobodyExempt makes the rates hold for loopback, as they do for the world, and
 // gets those out of the way that a test is not about.
-func nobodyExempt(cfg *Config) {
+func nobodyExempt(cfg *config.Config) {
 	cfg.Limits.Exempt = nil
 	cfg.Limits.RegistersPerIP = 1000
 }
 
 // serve starts a node; it is closed when the test ends, if not before.
-func serve(t *testing.T, change ...func(*Config)) *node {
+func serve(t *testing.T, change ...func(*config.Config)) *node {
 	t.Helper()
 	cfg := testConfig(t)
 	for _, f := range change {
@@ -59,7 +60,7 @@ func serve(t *testing.T, change ...func(*Config)) *node {
 	return serveConfig(t, cfg)
 }
 
-func serveConfig(t *testing.T, cfg Config) *node {
+func serveConfig(t *testing.T, cfg config.Config) *node {
 	t.Helper()
 	n := &node{t: t, log: new(logBuffer)}
 	var err error

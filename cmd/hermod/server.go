@@ -17,23 +17,23 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 
+	"github.com/hermod-im/hermod/cmd/internal/config"
 	"github.com/hermod-im/hermod/conn"
 	"github.com/hermod-im/hermod/conn/chat"
 	"github.com/hermod-im/hermod/router"
 	"github.com/hermod-im/hermod/storage"
-	"github.com/hermod-im/hermod/storage/pebble"
 )
 
 // Server is one running node. Each part knows only the one below it; what
 // flows back up (durable deliveries) is joined here.
 type Server struct {
-	cfg     Config
+	cfg     config.Config
 	log     zerolog.Logger
 	metrics *prometheus.Registry
 	first   bool // the data folder is new
 
 	// In the order in which they start; Close goes the other way.
-	shard  *pebble.Shard
+	shards []storage.Shard
 	router *router.Router
 	store  *storage.Store
 	chat   *chat.Chat
@@ -50,14 +50,14 @@ type Server struct {
 
 // Start runs a node. It returns when clients can connect, or with everything
 // that Check finds fatal.
-func Start(cfg Config, log zerolog.Logger) (*Server, error) {
+func Start(cfg config.Config, log zerolog.Logger) (*Server, error) {
 	ps := cfg.Check()
 	var fatal []error
 	for _, p := range ps {
-		if p.fatal {
-			fatal = append(fatal, fmt.Errorf("%s: %s", p.key, p.text))
+		if p.Fatal {
+			fatal = append(fatal, fmt.Errorf("%s: %s", p.Key, p.Text))
 		} else {
-			log.Warn().Str("key", p.key).Msg(p.text)
+			log.Warn().Str("key", p.Key).Msg(p.Text)
 		}
 	}
 	if len(fatal) > 0 {
@@ -99,14 +99,7 @@ func (s *Server) startStorage(ctx context.Context) error {
 		s.first = true
 	}
 	var err error
-	s.shard, err = pebble.Open(pebble.Options{
-		Dir:              filepath.Join(dir, "shard-1"),
-		ID:               1,
-		CacheBytes:       int64(s.cfg.Storage.CacheMiB) << 20,
-		FreeReserveBytes: int64(s.cfg.Storage.FreeReserveMiB) << 20,
-		Log:              s.log,
-		Metrics:          s.metrics,
-	})
+	s.shards, err = s.cfg.OpenShards(ctx, config.OpenOptions{Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return err
 	}
@@ -122,11 +115,11 @@ func (s *Server) startStorage(ctx context.Context) error {
 		return err
 	}
 	s.store, err = storage.Open(ctx, storage.Options{
-		Shards: []storage.Shard{s.shard},
+		Shards: s.shards,
 		Node:   storage.NodeID(node.ID), Incarnation: node.Incarnation,
 		ClaimSlots:   true,
 		Deliver:      s.deliver,
-		RetainAge:    s.cfg.Storage.RetainAge.std(),
+		RetainAge:    s.cfg.Storage.RetainAge.Std(),
 		RetainEvents: s.cfg.Storage.RetainEvents,
 		Log:          s.log, Metrics: s.metrics,
 	})
@@ -137,7 +130,7 @@ func (s *Server) startStorage(ctx context.Context) error {
 		Store: s.store, Router: s.router,
 		Limits:   chatLimits(s.cfg.Limits),
 		Argon2:   chat.Argon2{MemoryKiB: s.cfg.Auth.Argon2MemoryKiB, Passes: s.cfg.Auth.Argon2Time},
-		Tokens:   chat.Tokens{Dir: filepath.Join(dir, "keys"), Life: s.cfg.Auth.TokenLife.std()},
+		Tokens:   chat.Tokens{Dir: s.cfg.KeysDir(), Life: s.cfg.Auth.TokenLife.Std()},
 		Accounts: chat.Accounts{RegistersPerMinute: s.cfg.Limits.RegistersPerIP},
 		Log:      s.log, Metrics: s.metrics,
 	})
@@ -172,7 +165,7 @@ func (s *Server) startEdge() error {
 	l := s.cfg.Listen
 	if l.Plain != "" {
 		host, _, _ := net.SplitHostPort(l.Plain)
-		ls = append(ls, conn.Listener{Addr: l.Plain, Mode: conn.Plain, Insecure: l.PlainInsecure && !isLoopback(host)})
+		ls = append(ls, conn.Listener{Addr: l.Plain, Mode: conn.Plain, Insecure: l.PlainInsecure && !config.IsLoopback(host)})
 	}
 	if l.TLS != "" {
 		if err := s.cert.load(s.cfg.TLS); err != nil {
@@ -181,7 +174,7 @@ func (s *Server) startEdge() error {
 		ls = append(ls, conn.Listener{Addr: l.TLS, Mode: conn.TLS, TLS: &tls.Config{GetCertificate: s.cert.get}})
 	}
 	if l.Proxy != "" {
-		ls = append(ls, conn.Listener{Addr: l.Proxy, Mode: conn.Proxy, Trusted: nets(l.ProxyTrusted)})
+		ls = append(ls, conn.Listener{Addr: l.Proxy, Mode: conn.Proxy, Trusted: config.Nets(l.ProxyTrusted)})
 	}
 	var err error
 	s.edge, err = conn.Start(conn.Options{
@@ -198,17 +191,17 @@ func (s *Server) startEdge() error {
 }
 
 // edgeLimits and chatLimits split the configuration's limits.
-func edgeLimits(l LimitsConfig) conn.Limits {
+func edgeLimits(l config.LimitsConfig) conn.Limits {
 	return conn.Limits{
-		FirstByte: l.FirstByte.std(), Login: l.Login.std(), PartialFrame: l.PartialFrame.std(),
+		FirstByte: l.FirstByte.Std(), Login: l.Login.Std(), PartialFrame: l.PartialFrame.Std(),
 		MaxInFlight: l.MaxInFlight, FrameRate: l.FramesPerSecond,
-		OutboxBytes: l.OutboxKiB << 10, OutboxStall: l.OutboxStall.std(),
+		OutboxBytes: l.OutboxKiB << 10, OutboxStall: l.OutboxStall.Std(),
 		MaxConns: l.MaxConns, PerIPRate: l.NewConnsPerIP, PerIPLive: l.ConnsPerIP,
-		Handshakes: l.HandshakePending, Exempt: nets(l.Exempt),
+		Handshakes: l.HandshakePending, Exempt: config.Nets(l.Exempt),
 	}
 }
 
-func chatLimits(l LimitsConfig) chat.Limits {
+func chatLimits(l config.LimitsConfig) chat.Limits {
 	return chat.Limits{
 		WindowEvents: l.EventWindow, WindowBytes: l.OutboxKiB << 10 / 2,
 		MaxInFlight: l.MaxInFlight, SyncsPerSecond: l.SyncsPerSecond,
@@ -220,10 +213,13 @@ func (s *Server) ready(ctx context.Context) error {
 	if s.draining.Load() {
 		return errors.New("draining")
 	}
-	if err := s.shard.Barrier(ctx); err != nil {
-		return fmt.Errorf("storage does not answer: %w", err)
+	var errs []error
+	for _, sh := range s.shards {
+		if err := sh.Barrier(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("shard %d does not answer: %w", sh.ID(), err))
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Addrs returns the listeners' addresses: plain, TLS, proxy, as far as set.
@@ -231,16 +227,16 @@ func (s *Server) Addrs() []net.Addr { return s.edge.Addrs() }
 
 // Reload takes over what can change while running. What cannot be taken over
 // stays, and the log says so; ok is false if the whole was refused.
-func (s *Server) Reload(cfg Config) (ok bool) {
+func (s *Server) Reload(cfg config.Config) (ok bool) {
 	ps := cfg.Check()
 	for _, p := range ps {
 		level := zerolog.WarnLevel
-		if p.fatal {
+		if p.Fatal {
 			level = zerolog.ErrorLevel
 		}
-		s.log.WithLevel(level).Str("key", p.key).Msg(p.text)
+		s.log.WithLevel(level).Str("key", p.Key).Msg(p.Text)
 	}
-	if ps.fatal() {
+	if ps.Fatal() {
 		s.log.Error().Msg("the new configuration has errors; everything stays as it was")
 		return false
 	}
@@ -263,7 +259,7 @@ func (s *Server) Reload(cfg Config) (ok bool) {
 // Shutdown drains, then closes. A value on hurry ends the wait for clients.
 func (s *Server) Shutdown(hurry <-chan os.Signal) error {
 	s.draining.Store(true)
-	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain.Timeout.std())
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain.Timeout.Std())
 	defer cancel()
 	go func() {
 		select {
@@ -272,7 +268,7 @@ func (s *Server) Shutdown(hurry <-chan os.Signal) error {
 		case <-ctx.Done():
 		}
 	}()
-	if err := s.edge.Drain(ctx, s.cfg.Drain.Window.std()); err != nil {
+	if err := s.edge.Drain(ctx, s.cfg.Drain.Window.Std()); err != nil {
 		s.log.Info().Msg("clients that were left have been closed")
 	}
 	return s.Close()
@@ -297,8 +293,8 @@ func (s *Server) Close() error {
 	if s.router != nil {
 		errs = append(errs, s.router.Close())
 	}
-	if s.shard != nil {
-		errs = append(errs, s.shard.Close())
+	for _, sh := range s.shards {
+		errs = append(errs, sh.Close())
 	}
 	if s.admin != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/rs/zerolog"
+
+	"github.com/hermod-im/hermod/cmd/internal/config"
 )
 
 // TestFailedStartLeavesNothing: what had started before the part that failed
@@ -16,7 +18,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	cfg := DefaultConfig()
+	cfg := config.Default()
 	cfg.Data.Dir = t.TempDir()
 	cfg.Storage.FreeReserveMiB = 64
 	for name, c := range map[string]struct{ plain, admin string }{

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hermod-im/hermod/cmd/internal/config"
 	"github.com/hermod-im/hermod/conn/client"
 	"github.com/hermod-im/hermod/proto"
 )
@@ -57,8 +58,8 @@ func writeFile(t *testing.T, path, text string) {
 }
 
 // withTLS has the node listen with TLS only, with the pair in dir.
-func withTLS(dir string) func(*Config) {
-	return func(cfg *Config) {
+func withTLS(dir string) func(*config.Config) {
+	return func(cfg *config.Config) {
 		cfg.Listen.Plain, cfg.Listen.TLS = "", "127.0.0.1:0"
 		cfg.TLS.Cert, cfg.TLS.Key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	}
@@ -197,9 +198,9 @@ func TestLimitPendingHandshakes(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	cert := writeCert(t, dir)
-	n := serve(t, withTLS(dir), func(cfg *Config) {
+	n := serve(t, withTLS(dir), func(cfg *config.Config) {
 		cfg.Limits.HandshakePending = 3
-		cfg.Limits.Login, cfg.Limits.FirstByte = Duration(3*time.Second), Duration(3*time.Second)
+		cfg.Limits.Login, cfg.Limits.FirstByte = config.Duration(3*time.Second), config.Duration(3*time.Second)
 	})
 	flight := clientHello(t)
 	// Half a ClientHello holds no place: there may be any number of those.

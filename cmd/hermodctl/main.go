@@ -16,6 +16,10 @@ type cli struct {
 	Cert struct {
 		Dev CertDev `cmd:"" help:"Make a self-signed certificate for trying TLS."`
 	} `cmd:"" help:"Certificates."`
+	Cluster struct {
+		CA   ClusterCA   `cmd:"" name:"ca" help:"Make the CA that the nodes of a cluster trust."`
+		Cert ClusterCert `cmd:"" help:"Make a node's certificate."`
+	} `cmd:"" help:"A cluster of nodes."`
 	Version kong.VersionFlag `help:"Print the version."`
 }
 

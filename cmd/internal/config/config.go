@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"bytes"
@@ -24,6 +24,8 @@ type Config struct {
 	Auth    AuthConfig    `toml:"auth"`
 	Limits  LimitsConfig  `toml:"limits"`
 	Storage StorageConfig `toml:"storage"`
+	Redis   RedisConfig   `toml:"redis"`
+	Cluster ClusterConfig `toml:"cluster"`
 	Drain   DrainConfig   `toml:"drain"`
 }
 
@@ -64,6 +66,7 @@ type LogConfig struct {
 // AuthConfig sets tokens and passwords.
 type AuthConfig struct {
 	TokenLife       Duration `toml:"token_life" help:"life of an access token, 15m to 60m"`
+	KeysDir         string   `toml:"keys_dir" help:"folder of the keys that sign access tokens, the same files on every node; empty: keys in data.dir"`
 	Argon2MemoryKiB uint32   `toml:"argon2_memory_kib" help:"argon2id memory per password check"`
 	Argon2Time      uint32   `toml:"argon2_time" help:"argon2id passes"`
 }
@@ -87,12 +90,37 @@ type LimitsConfig struct {
 	HandshakePending int      `toml:"handshakes_pending" help:"TLS handshakes under way"`
 }
 
-// StorageConfig sets the embedded engine and retention.
+// StorageConfig says where messages and accounts are, and sets retention.
 type StorageConfig struct {
 	CacheMiB       int      `toml:"cache_mib" help:"block cache of the embedded engine"`
 	FreeReserveMiB int      `toml:"free_reserve_mib" help:"writes are refused below this much free disk"`
 	RetainAge      Duration `toml:"retain_age" help:"inbox events are kept so long (history stays)"`
 	RetainEvents   int      `toml:"retain_events" help:"inbox events kept per user (history stays)"`
+	// Shards are [[storage.shard]]; none is one embedded shard, number 1.
+	Shards []ShardConfig `toml:"shard"`
+}
+
+// RedisConfig is the directory of who is where, shared by the nodes. Nothing
+// durable is in it.
+type RedisConfig struct {
+	Addrs        []string `toml:"addrs" help:"host:port of Redis, of its Sentinels (with master), or of nodes of a Redis Cluster"`
+	Master       string   `toml:"master" help:"name that the Sentinels watch the master under"`
+	Cluster      bool     `toml:"cluster" help:"true: a Redis Cluster (implied by several addresses without master)"`
+	User         string   `toml:"user" help:"ACL user; empty: the default one"`
+	PasswordFile string   `toml:"password_file" help:"file with the password, readable by the server alone"`
+	TLS          bool     `toml:"tls" help:"true: connect with TLS"`
+	CA           string   `toml:"ca" help:"PEM file of the CA that signed Redis' certificates; empty: the system's CAs"`
+	Insecure     bool     `toml:"insecure" help:"true: allow Redis off loopback without TLS; who is online travels readable"`
+}
+
+// ClusterConfig joins this node to others. Certificates are read again on
+// SIGHUP.
+type ClusterConfig struct {
+	Listen    string `toml:"listen" help:"listener for the other nodes, mutual TLS, usually port 5190; empty: this node runs alone"`
+	Advertise string `toml:"advertise" help:"host:port at which the other nodes reach it; empty: cluster.listen, if that names a host"`
+	CA        string `toml:"ca" help:"PEM file of the cluster's CA; «hermodctl cluster ca» makes one"`
+	Cert      string `toml:"cert" help:"PEM file: this node's certificate, which also holds its number; «hermodctl cluster cert»"`
+	Key       string `toml:"key" help:"PEM file: its private key"`
 }
 
 // DrainConfig sets the way out.
@@ -101,26 +129,8 @@ type DrainConfig struct {
 	Timeout Duration `toml:"timeout" help:"connections left after this are closed"`
 }
 
-// Duration is a time.Duration written as "30s", "15m" or "720h".
-type Duration time.Duration
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
-	if err != nil {
-		return fmt.Errorf("%q is no duration: write it like 30s, 15m or 720h", b)
-	}
-	*d = Duration(v)
-	return nil
-}
-
-// MarshalText implements encoding.TextMarshaler.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
-
-func (d Duration) std() time.Duration { return time.Duration(d) }
-
-// DefaultConfig is what runs with no configuration at all.
-func DefaultConfig() Config {
+// Default is what runs with no configuration at all.
+func Default() Config {
 	return Config{
 		Listen: ListenConfig{Plain: "127.0.0.1:5100"},
 		Admin:  AdminConfig{Listen: "127.0.0.1:5180"},
@@ -163,11 +173,11 @@ func DefaultConfig() Config {
 // defaultConfigFile is read if it exists and no --config is given.
 const defaultConfigFile = "hermod.toml"
 
-// LoadConfig reads the defaults, then the file, then the environment. An empty
+// Load reads the defaults, then the file, then the environment. An empty
 // path means hermod.toml, if there is one. Unknown keys are errors: a
 // misspelled limit must not be a missing one.
-func LoadConfig(path string, environ []string) (Config, error) {
-	cfg := DefaultConfig()
+func Load(path string, environ []string) (Config, error) {
+	cfg := Default()
 	b, err := os.ReadFile(cmp.Or(path, defaultConfigFile))
 	switch {
 	case err == nil:

@@ -1,50 +1,48 @@
-package main
+package config
 
 import (
 	"crypto/tls"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
-	"github.com/pelletier/go-toml/v2"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
 
-// problem is something an operator has to know before the server runs.
-type problem struct {
-	key   string
-	text  string // what is wrong, and what to do
-	fatal bool   // the server refuses to start
+// Problem is something an operator has to know before the server runs.
+type Problem struct {
+	Key   string
+	Text  string // what is wrong, and what to do
+	Fatal bool   // the server refuses to start
 }
 
-func (p problem) String() string {
+func (p Problem) String() string {
 	kind := "warning"
-	if p.fatal {
+	if p.Fatal {
 		kind = "error"
 	}
-	return fmt.Sprintf("%-7s  %s: %s", kind, p.key, p.text)
+	return fmt.Sprintf("%-7s  %s: %s", kind, p.Key, p.Text)
 }
 
-// problems is a list in the making.
-type problems []problem
+// Problems is a list in the making.
+type Problems []Problem
 
-func (ps *problems) fail(key, format string, args ...any) {
-	*ps = append(*ps, problem{key, fmt.Sprintf(format, args...), true})
+func (ps *Problems) fail(key, format string, args ...any) {
+	*ps = append(*ps, Problem{key, fmt.Sprintf(format, args...), true})
 }
 
-func (ps *problems) warn(key, format string, args ...any) {
-	*ps = append(*ps, problem{key, fmt.Sprintf(format, args...), false})
+func (ps *Problems) warn(key, format string, args ...any) {
+	*ps = append(*ps, Problem{key, fmt.Sprintf(format, args...), false})
 }
 
-func (ps problems) fatal() bool {
+// Fatal reports whether the server would refuse to start.
+func (ps Problems) Fatal() bool {
 	for _, p := range ps {
-		if p.fatal {
+		if p.Fatal {
 			return true
 		}
 	}
@@ -53,23 +51,27 @@ func (ps problems) fatal() bool {
 
 // Check finds everything that is wrong with cfg on this machine, not only the
 // first thing.
-func (c *Config) Check() problems {
-	var ps problems
+func (c *Config) Check() Problems {
+	var ps Problems
 	c.checkListen(&ps)
 	c.checkTLS(&ps)
 	c.checkLimits(&ps)
 	c.checkRest(&ps)
+	c.checkData(&ps)
+	c.checkShards(&ps)
+	c.checkRedis(&ps)
+	c.checkCluster(&ps)
 	return ps
 }
 
-func (c *Config) checkListen(ps *problems) {
+func (c *Config) checkListen(ps *Problems) {
 	addr := func(key, s string) (loopback bool) {
 		host, _, err := net.SplitHostPort(s)
 		if err != nil {
 			ps.fail(key, "%q is no address; write host:port, like 127.0.0.1:5100 or :5101", s)
 			return true
 		}
-		return isLoopback(host)
+		return IsLoopback(host)
 	}
 	l := &c.Listen
 	if l.Plain == "" && l.TLS == "" && l.Proxy == "" {
@@ -101,7 +103,9 @@ func (c *Config) checkListen(ps *problems) {
 	}
 }
 
-func isLoopback(host string) bool {
+// IsLoopback reports whether host, a name or an address without port, is this
+// machine and nothing else.
+func IsLoopback(host string) bool {
 	if host == "localhost" {
 		return true
 	}
@@ -110,7 +114,7 @@ func isLoopback(host string) bool {
 }
 
 // checkNets reports the texts of list that are no networks.
-func checkNets(ps *problems, key string, list []string) {
+func checkNets(ps *Problems, key string, list []string) {
 	for _, s := range list {
 		if _, err := netip.ParsePrefix(s); err != nil {
 			ps.fail(key, "%q is no network; write it like 10.0.0.0/24 or 192.0.2.7/32", s)
@@ -118,9 +122,9 @@ func checkNets(ps *problems, key string, list []string) {
 	}
 }
 
-// nets parses networks that Check has accepted. It never returns nil, which
+// Nets parses networks that Check has accepted. It never returns nil, which
 // package conn takes for its default: no network means none.
-func nets(list []string) []netip.Prefix {
+func Nets(list []string) []netip.Prefix {
 	out := make([]netip.Prefix, 0, len(list))
 	for _, s := range list {
 		if p, err := netip.ParsePrefix(s); err == nil {
@@ -130,7 +134,7 @@ func nets(list []string) []netip.Prefix {
 	return out
 }
 
-func (c *Config) checkTLS(ps *problems) {
+func (c *Config) checkTLS(ps *Problems) {
 	if c.Listen.TLS == "" {
 		if c.TLS.Cert != "" || c.TLS.Key != "" {
 			ps.warn("tls", "a certificate is set but listen.tls is empty, so it is not used")
@@ -153,7 +157,7 @@ func (c *Config) checkTLS(ps *problems) {
 	}
 }
 
-func (c *Config) checkLimits(ps *problems) {
+func (c *Config) checkLimits(ps *Problems) {
 	l := &c.Limits
 	atLeast := func(key string, v, least int) {
 		if v < least {
@@ -173,8 +177,8 @@ func (c *Config) checkLimits(ps *problems) {
 	for key, d := range map[string]Duration{
 		"first_byte": l.FirstByte, "login": l.Login, "partial_frame": l.PartialFrame, "outbox_stall": l.OutboxStall,
 	} {
-		if d.std() < time.Second || d.std() > 10*time.Minute {
-			ps.fail("limits."+key, "is %s; from 1s to 10m", d.std())
+		if d.Std() < time.Second || d.Std() > 10*time.Minute {
+			ps.fail("limits."+key, "is %s; from 1s to 10m", d.Std())
 		}
 	}
 	var fds unix.Rlimit
@@ -185,14 +189,14 @@ func (c *Config) checkLimits(ps *problems) {
 			ps.warn("limits.max_conns", "only %d descriptors are allowed; raise LimitNOFILE (ulimit -Hn) for more connections", fds.Max)
 		}
 	}
-	for _, p := range nets(l.Exempt) {
+	for _, p := range Nets(l.Exempt) {
 		if !p.Addr().IsLoopback() {
 			ps.warn("limits.exempt", "%s may connect, register and send without rate limits", p)
 		}
 	}
 }
 
-func (c *Config) checkRest(ps *problems) {
+func (c *Config) checkRest(ps *Problems) {
 	if _, err := zerolog.ParseLevel(c.Log.Level); err != nil || c.Log.Level == "" {
 		ps.fail("log.level", "%q is no level; use trace, debug, info, warn or error", c.Log.Level)
 	}
@@ -201,7 +205,7 @@ func (c *Config) checkRest(ps *problems) {
 	default:
 		ps.fail("log.format", "%q is no format; use auto, console or json", c.Log.Format)
 	}
-	if d := c.Auth.TokenLife.std(); d < 15*time.Minute || d > time.Hour {
+	if d := c.Auth.TokenLife.Std(); d < 15*time.Minute || d > time.Hour {
 		ps.fail("auth.token_life", "is %s; from 15m to 60m: a stolen token works so long", d)
 	}
 	if a := c.Auth; a.Argon2Time < 1 || a.Argon2MemoryKiB < 64 || a.Argon2MemoryKiB > 1<<20 {
@@ -216,17 +220,16 @@ func (c *Config) checkRest(ps *problems) {
 	if s.FreeReserveMiB < 64 {
 		ps.fail("storage.free_reserve_mib", "is %d; at least 64: a full disk ends the process in the middle of a write", s.FreeReserveMiB)
 	}
-	if s.RetainAge.std() < time.Hour || s.RetainEvents < 100 {
+	if s.RetainAge.Std() < time.Hour || s.RetainEvents < 100 {
 		ps.fail("storage.retain_age", "keep at least 1h and 100 events, or devices that were away could not catch up")
 	}
-	if d := c.Drain; d.Window.std() < 0 || d.Timeout.std() < d.Window.std() {
-		ps.fail("drain.timeout", "is %s; at least drain.window (%s)", d.Timeout.std(), d.Window.std())
+	if d := c.Drain; d.Window.Std() < 0 || d.Timeout.Std() < d.Window.Std() {
+		ps.fail("drain.timeout", "is %s; at least drain.window (%s)", d.Timeout.Std(), d.Window.Std())
 	}
-	c.checkData(ps)
 }
 
 // checkData looks at the nearest existing folder above data.dir.
-func (c *Config) checkData(ps *problems) {
+func (c *Config) checkData(ps *Problems) {
 	dir := c.Data.Dir
 	if dir == "" {
 		ps.fail("data.dir", "is empty; name a folder on a local disk")
@@ -263,35 +266,4 @@ func (c *Config) checkData(ps *problems) {
 			ps.fail("storage.free_reserve_mib", "%d MiB are free at %s, less than the reserve of %d MiB: every write would be refused", free, at, c.Storage.FreeReserveMiB)
 		}
 	}
-}
-
-// explain prints what hermod would run with: every setting, its value, and
-// whether it is the default.
-func (c *Config) explain(w io.Writer) {
-	def := DefaultConfig()
-	standard := settings(&def)
-	section := ""
-	for i, s := range settings(c) {
-		name, key, _ := strings.Cut(s.key, ".")
-		if name != section {
-			fmt.Fprintf(w, "\n[%s]\n", name)
-			section = name
-		}
-		mark := ""
-		value, was := text(s), text(standard[i])
-		if value != was {
-			mark = "  (default " + was + ")"
-		}
-		fmt.Fprintf(w, "%-20s = %-24s # %s%s\n", key, value, s.help, mark)
-	}
-}
-
-// text writes a setting's value as it stands in the file.
-func text(s setting) string {
-	b, err := toml.Marshal(map[string]any{"k": s.value.Interface()})
-	if err != nil {
-		return fmt.Sprint(s.value.Interface())
-	}
-	_, v, _ := strings.Cut(strings.TrimSpace(string(b)), "= ")
-	return v
 }

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"bytes"
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestLoadConfig(t *testing.T) {
+func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	file := func(text string) string {
 		path := filepath.Join(dir, "hermod.toml")
@@ -20,17 +20,17 @@ func TestLoadConfig(t *testing.T) {
 	}
 	t.Run("environment over file over defaults", func(t *testing.T) {
 		path := file("[listen]\nplain = \"127.0.0.1:1\"\ntls = \":2\"\n[limits]\nfirst_byte = \"9s\"\n")
-		cfg, err := LoadConfig(path, []string{"PATH=/bin", "HERMOD_LISTEN_TLS=:3", "HERMOD_LIMITS_EXEMPT=10.0.0.0/8,::1/128", "HERMOD_LISTEN_PLAIN_INSECURE=true", "HERMOD_DRAIN_WINDOW=1m", "HERMOD_AUTH_ARGON2_TIME=3"})
+		cfg, err := Load(path, []string{"PATH=/bin", "HERMOD_LISTEN_TLS=:3", "HERMOD_LIMITS_EXEMPT=10.0.0.0/8,::1/128", "HERMOD_LISTEN_PLAIN_INSECURE=true", "HERMOD_DRAIN_WINDOW=1m", "HERMOD_AUTH_ARGON2_TIME=3"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if cfg.Listen.Plain != "127.0.0.1:1" || cfg.Listen.TLS != ":3" || !cfg.Listen.PlainInsecure {
 			t.Errorf("listen: %+v", cfg.Listen)
 		}
-		if cfg.Limits.FirstByte.std() != 9*time.Second || cfg.Limits.Login.std() != 10*time.Second || len(cfg.Limits.Exempt) != 2 {
+		if cfg.Limits.FirstByte.Std() != 9*time.Second || cfg.Limits.Login.Std() != 10*time.Second || len(cfg.Limits.Exempt) != 2 {
 			t.Errorf("limits: %+v", cfg.Limits)
 		}
-		if cfg.Drain.Window.std() != time.Minute || cfg.Auth.Argon2Time != 3 {
+		if cfg.Drain.Window.Std() != time.Minute || cfg.Auth.Argon2Time != 3 {
 			t.Errorf("drain %+v auth %+v", cfg.Drain, cfg.Auth)
 		}
 	})
@@ -45,34 +45,34 @@ func TestLoadConfig(t *testing.T) {
 		"bad bool":            {"", "HERMOD_LISTEN_PLAIN_INSECURE=maybe", "neither true nor false"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := LoadConfig(file(c.file), []string{c.env})
+			_, err := Load(file(c.file), []string{c.env})
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want one with %q", err, c.want)
 			}
 		})
 	}
 	t.Run("a named file must exist", func(t *testing.T) {
-		if _, err := LoadConfig(filepath.Join(dir, "none.toml"), nil); err == nil {
+		if _, err := Load(filepath.Join(dir, "none.toml"), nil); err == nil {
 			t.Error("accepted")
 		}
 	})
 }
 
 func TestEverySettingHasHelpAndPrintsAsTOML(t *testing.T) {
-	cfg := DefaultConfig()
+	cfg := Default()
 	for _, s := range settings(&cfg) {
 		if s.help == "" {
 			t.Errorf("%s has no help", s.key)
 		}
 	}
 	var out bytes.Buffer
-	cfg.explain(&out)
+	cfg.Explain(&out)
 	var back Config
 	if err := decodeTOML(out.Bytes(), &back); err != nil {
 		t.Fatalf("%v in\n%s", err, out.String())
 	}
 	var again bytes.Buffer
-	back.explain(&again)
+	back.Explain(&again)
 	if again.String() != out.String() {
 		t.Errorf("read back differently:\n%s\n%s", out.String(), again.String())
 	}
@@ -112,7 +112,7 @@ func TestCheck(t *testing.T) {
 		"data is a file":         {func(c *Config) { c.Data.Dir = os.Args[0] }, "data.dir", true},
 		"no data":                {func(c *Config) { c.Data.Dir = "" }, "data.dir", true},
 	}
-	good := DefaultConfig()
+	good := Default()
 	good.Data.Dir = filepath.Join(dir, "a", "b")
 	if ps := good.Check(); len(ps) != 0 {
 		t.Fatalf("the defaults have problems: %v", ps)
@@ -122,7 +122,7 @@ func TestCheck(t *testing.T) {
 			cfg := good
 			c.change(&cfg)
 			ps := cfg.Check()
-			if len(ps) != 1 || ps[0].key != c.key || ps[0].fatal != c.fatal || ps.fatal() != c.fatal {
+			if len(ps) != 1 || ps[0].Key != c.key || ps[0].Fatal != c.fatal || ps.Fatal() != c.fatal {
 				t.Errorf("problems %v, want one with %s (fatal %v)", ps, c.key, c.fatal)
 			}
 		})

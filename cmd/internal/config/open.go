@@ -1,0 +1,53 @@
+package config
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/hermod-im/hermod/storage"
+	"github.com/hermod-im/hermod/storage/pebble"
+)
+
+// OpenOptions is what an opened shard is given beside the configuration.
+type OpenOptions struct {
+	Log     zerolog.Logger
+	Metrics prometheus.Registerer
+}
+
+// OpenShards opens every shard of the installation; the caller closes them,
+// after everything that uses them. On an error none is left open.
+func (c *Config) OpenShards(ctx context.Context, o OpenOptions) ([]storage.Shard, error) {
+	var open []storage.Shard
+	for _, sc := range c.Shards() {
+		sh, err := c.OpenShard(ctx, sc, o)
+		if err != nil {
+			for _, sh := range open {
+				err = errors.Join(err, sh.Close())
+			}
+			return nil, err
+		}
+		open = append(open, sh)
+	}
+	return open, nil
+}
+
+// OpenShard opens one shard, as OpenShards does.
+func (c *Config) OpenShard(_ context.Context, sc ShardConfig, o OpenOptions) (storage.Shard, error) {
+	switch sc.engine() {
+	case Embedded:
+		return pebble.Open(pebble.Options{
+			Dir:              c.EmbeddedDir(sc.ID),
+			ID:               storage.ShardID(sc.ID),
+			CacheBytes:       int64(c.Storage.CacheMiB) << 20,
+			FreeReserveBytes: int64(c.Storage.FreeReserveMiB) << 20,
+			Log:              o.Log,
+			Metrics:          o.Metrics,
+		})
+	default:
+		return nil, fmt.Errorf("%s: %q cannot be opened", sc.key("engine"), sc.engine())
+	}
+}
