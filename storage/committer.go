@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
@@ -40,8 +41,9 @@ type batch struct {
 	deliveries []Delivery
 	raised     []Task
 
-	began time.Time
-	err   error
+	began   time.Time
+	attempt attempt
+	err     error
 	// landed, if not nil, gets the outcome instead of the committer.
 	landed chan error
 	done   func(error)
@@ -69,9 +71,17 @@ type committer struct {
 	flying int
 	failed []*batch // by n
 	free   []*batch
-	// refusing answers new ops while shed ones are being told.
+	// refusing answers new ops while shed ones are being told, by so many.
 	refusing error
+	telling  int
 	closed   bool
+
+	// ctx is that of the commits at the engine, which are so many; progress
+	// changes with the first of them and whenever one comes back. See watch.
+	ctx      context.Context
+	cancel   context.CancelFunc
+	out      int
+	progress uint64
 
 	wake    chan struct{} // of capacity 1
 	stopped chan struct{}
@@ -84,10 +94,15 @@ type committer struct {
 	behind []op
 	w      work
 	plan   func(*Locked) (*Writes, error)
+
+	// only watch
+	seen  uint64
+	still int // ticks without progress
 }
 
 func newCommitter(s *Store, sh *shard) *committer {
 	c := &committer{s: s, sh: sh, m: sh.metrics, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.w.s, c.w.shard = s, sh
 	c.plan = c.runPlan
 	return c
@@ -95,6 +110,10 @@ func newCommitter(s *Store, sh *shard) *committer {
 
 // put queues an op, or says why not; the caller then still owns it.
 func (c *committer) put(o op) error {
+	if err := c.sh.breakers.commits.admit(); err != nil {
+		c.m.unavailable.Inc()
+		return err
+	}
 	h := o.head()
 	h.queued = c.s.opt.Now()
 	c.mu.Lock()
@@ -105,7 +124,8 @@ func (c *committer) put(o op) error {
 	case c.refusing != nil:
 		defer c.mu.Unlock()
 		return c.refusing
-	case len(c.queue) >= c.s.opt.Queue || c.bytes+h.size > c.s.opt.QueueBytes && c.bytes > 0:
+	case len(c.queue) >= c.s.opt.Queue || c.bytes+h.size > c.s.opt.QueueBytes && c.bytes > 0,
+		len(c.queue) > 0 && h.queued.Sub(c.queue[0].head().queued) > c.s.opt.QueueWait:
 		c.mu.Unlock()
 		return ErrBusy
 	}
@@ -140,6 +160,7 @@ func (c *committer) signal() {
 // run is the committer's goroutine. It ends when closed, with nothing left.
 func (c *committer) run() {
 	defer close(c.stopped)
+	defer func() { c.cancel() }() // watch replaces it
 	for {
 		b, ok := c.next()
 		switch {
@@ -237,9 +258,29 @@ func (c *committer) commit(b *batch) error {
 		o.lock(&c.w)
 	}
 	c.m.batch.Observe(float64(len(b.ops)))
-	err := c.sh.Commit(c.s.ctx, c.w.merged(), c.plan, b.done)
+	b.attempt = c.sh.breakers.commits.begin()
+	err := c.sh.Commit(c.sent(), c.w.merged(), c.plan, b.done)
 	c.cur = nil
 	return err
+}
+
+// sent notes that a batch goes to the engine.
+func (c *committer) sent() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.out++; c.out == 1 {
+		c.progress++
+	}
+	return c.ctx
+}
+
+// back notes that a batch came back from the engine.
+func (c *committer) back(b *batch, err error) {
+	c.mu.Lock()
+	c.out--
+	c.progress++
+	c.mu.Unlock()
+	c.sh.breakers.commits.end(b.attempt, err)
 }
 
 // runPlan is the plan of the current batch.
@@ -255,6 +296,7 @@ func (c *committer) runPlan(l *Locked) (*Writes, error) {
 // land is the end of a flight: on the engine's completion goroutine, or where
 // Commit failed at once.
 func (c *committer) land(b *batch, err error) {
+	c.back(b, err)
 	if err == nil {
 		c.m.commit.Observe(time.Since(b.began).Seconds())
 		c.complete(b)
@@ -286,6 +328,17 @@ func (c *committer) complete(b *batch) {
 	for i := range b.raised {
 		c.s.tasks.add(c.sh, b.raised[i])
 	}
+}
+
+func (c *committer) load() float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue) == 0 {
+		return 0
+	}
+	opt := &c.s.opt
+	return max(float64(len(c.queue))/float64(opt.Queue), float64(c.bytes)/float64(opt.QueueBytes),
+		share(opt.Now().Sub(c.queue[0].head().queued), opt.QueueWait))
 }
 
 func (c *committer) depth() float64 {

@@ -21,6 +21,8 @@ type shardMetrics struct {
 	trimmed   prometheus.Counter
 	lease     prometheus.Counter
 	readsBusy prometheus.Counter
+	// unavailable counts what the breakers refused.
+	unavailable prometheus.Counter
 
 	reg prometheus.Registerer
 	all []prometheus.Collector
@@ -69,17 +71,18 @@ func newMetrics(reg prometheus.Registerer, sh *shard, s *Store) (*shardMetrics, 
 		add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "hermod", Subsystem: "storage", Name: name, Help: help, ConstLabels: labels}, f))
 	}
 	m := &shardMetrics{
-		batch:     histogram("batch_operations", "Operations per transaction.", prometheus.ExponentialBuckets(1, 2, 8)),
-		commit:    histogram("commit_seconds", "From locking to durable.", prometheus.ExponentialBuckets(0.0001, 2, 16)),
-		shed:      counter("refused_operations_total", "Operations refused because the shard failed for too long or is full."),
-		delivered: counter("task_deliveries_total", "Inbox rows written to this shard by tasks."),
-		drained:   counter("tasks_drained_total", "Tasks of this shard's conversations that were completed."),
-		taskFails: counter("task_failures_total", "Attempts to deliver a task of this shard's conversations that failed."),
-		takenOver: counter("tasks_taken_over_total", "Tasks taken over from dead nodes."),
-		swept:     counter("swept_users_total", "Inboxes looked at by the retention sweep."),
-		trimmed:   counter("swept_trims_total", "Inboxes that lost rows by age."),
-		lease:     counter("lease_failures_total", "Lease renewals that failed."),
-		readsBusy: counter("reads_refused_total", "Reads refused because too many were waiting."),
+		batch:       histogram("batch_operations", "Operations per transaction.", prometheus.ExponentialBuckets(1, 2, 8)),
+		commit:      histogram("commit_seconds", "From locking to durable.", prometheus.ExponentialBuckets(0.0001, 2, 16)),
+		shed:        counter("refused_operations_total", "Operations refused because the shard failed for too long or is full."),
+		delivered:   counter("task_deliveries_total", "Inbox rows written to this shard by tasks."),
+		drained:     counter("tasks_drained_total", "Tasks of this shard's conversations that were completed."),
+		taskFails:   counter("task_failures_total", "Attempts to deliver a task of this shard's conversations that failed."),
+		takenOver:   counter("tasks_taken_over_total", "Tasks taken over from dead nodes."),
+		swept:       counter("swept_users_total", "Inboxes looked at by the retention sweep."),
+		trimmed:     counter("swept_trims_total", "Inboxes that lost rows by age."),
+		lease:       counter("lease_failures_total", "Lease renewals that failed."),
+		readsBusy:   counter("reads_refused_total", "Reads refused because too many were waiting."),
+		unavailable: counter("unavailable_total", "Calls refused at once because the shard answers nobody."),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "hermod", Subsystem: "storage", Name: "commit_retries_total", ConstLabels: labels,
 			Help: "Commits tried again, by what went wrong.",
@@ -93,6 +96,12 @@ func newMetrics(reg prometheus.Registerer, sh *shard, s *Store) (*shardMetrics, 
 		return n
 	})
 	gauge("tasks_open", "Tasks of this shard's conversations that this node has in mind.", func() float64 { return s.tasks.open(sh) })
+	for _, b := range sh.breakers.all() {
+		add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: "hermod", Subsystem: "storage", Name: "breaker_open", Help: "1 while a part of the shard answers nobody, and its calls are refused.",
+			ConstLabels: prometheus.Labels{"shard": labels["shard"], "part": b.opt.part},
+		}, b.gauge))
+	}
 	m.reg, m.all = reg, all
 	return m, failed
 }

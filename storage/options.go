@@ -51,6 +51,16 @@ type Options struct {
 	Readers, ReaderQueue int
 	ReadTimeout          time.Duration
 
+	// BreakAfter is for how long a shard may answer nothing (reads, barriers
+	// and commits each on their own) before its calls are refused at once, with
+	// ErrUnavailable, until it answers again; default 2 s. StallTimeout is when
+	// a commit that has not come back at all counts as that; default 5 s.
+	BreakAfter, StallTimeout time.Duration
+	// QueueWait is how long what waits for a committer or a reader may have
+	// waited before more is refused with ErrBusy; default 3 s. A shard that is
+	// slow would otherwise answer everybody, and everybody too late.
+	QueueWait time.Duration
+
 	// RetainAge and RetainEvents bound an inbox, whichever comes first (R6);
 	// defaults 30 days and 10,000. The conversation log stays.
 	RetainAge    time.Duration
@@ -112,6 +122,9 @@ func (o Options) withDefaults() Options {
 	num(&o.Readers, 16)
 	num(&o.ReaderQueue, 1024)
 	dur(&o.ReadTimeout, 5*time.Second)
+	dur(&o.BreakAfter, 2*time.Second)
+	dur(&o.StallTimeout, 5*time.Second)
+	dur(&o.QueueWait, 3*time.Second)
 	dur(&o.RetainAge, 30*24*time.Hour)
 	num(&o.RetainEvents, 10000)
 	dur(&o.SweepPause, time.Second)
@@ -160,7 +173,8 @@ func (o Options) Validate() error {
 		{"CommittersPerShard", int64(o.CommittersPerShard) + 1}, {"MaxBatch", int64(o.MaxBatch)},
 		{"MaxFlying", int64(o.MaxFlying)}, {"Queue", int64(o.Queue)}, {"QueueBytes", int64(o.QueueBytes)},
 		{"CommitTimeout", int64(o.CommitTimeout)}, {"Readers", int64(o.Readers)}, {"ReaderQueue", int64(o.ReaderQueue)},
-		{"ReadTimeout", int64(o.ReadTimeout)}, {"RetainAge", int64(o.RetainAge)}, {"RetainEvents", int64(o.RetainEvents)},
+		{"ReadTimeout", int64(o.ReadTimeout)}, {"BreakAfter", int64(o.BreakAfter)}, {"StallTimeout", int64(o.StallTimeout)},
+		{"QueueWait", int64(o.QueueWait)}, {"RetainAge", int64(o.RetainAge)}, {"RetainEvents", int64(o.RetainEvents)},
 		{"SweepPause", int64(o.SweepPause)}, {"SweepEvery", int64(o.SweepEvery)}, {"SweepUsers", int64(o.SweepUsers)},
 		{"BlockStale", int64(o.BlockStale)}, {"LeaseTTL", int64(o.LeaseTTL)}, {"LeaseEvery", int64(o.LeaseEvery)},
 		{"TaskRescan", int64(o.TaskRescan)}, {"TaskMemory", int64(o.TaskMemory)}, {"RetryMin", int64(o.RetryMin)},

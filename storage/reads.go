@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // View runs fn on one snapshot of the rows of slot, and returns when what fn
@@ -29,10 +30,7 @@ func (s *Store) view(ctx context.Context, slots []Slot, fn func(Snap) error) err
 			}
 			g.slots = append(g.slots, m.ref(slot))
 		}
-		err = sh.View(ctx, g.slots, func(sn Snap) error {
-			g.Snap, g.young = sn, false
-			return fn(&g)
-		})
+		err = sh.view(ctx, &g, fn)
 		if errors.Is(err, ErrSlotMoved) && try < 3 {
 			if err = s.reloadSlots(ctx, m); err == nil {
 				continue
@@ -50,6 +48,33 @@ func (s *Store) view(ctx context.Context, slots []Slot, fn func(Snap) error) err
 		}
 		return err
 	}
+}
+
+// view is a View of the shard, for ReadTimeout at most, unless that answers
+// nobody.
+func (sh *shard) view(ctx context.Context, g *guarded, fn func(Snap) error) error {
+	switch err := ctx.Err(); {
+	case errors.Is(err, context.DeadlineExceeded): // not the shard's fault
+		return fmt.Errorf("%w: the time for it was over before it began", ErrBusy)
+	case err != nil:
+		return err
+	}
+	if err := sh.breakers.reads.admit(); err != nil {
+		sh.metrics.unavailable.Inc()
+		return err
+	}
+	if end, ok := ctx.Deadline(); !ok || time.Until(end) > g.s.opt.ReadTimeout {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, g.s.opt.ReadTimeout)
+		defer cancel()
+	}
+	a := sh.breakers.reads.begin()
+	err := sh.View(ctx, g.slots, func(sn Snap) error {
+		g.Snap, g.young = sn, false
+		return fn(g)
+	})
+	sh.breakers.reads.end(a, err)
+	return err
 }
 
 // Page is a part of a user's inbox.

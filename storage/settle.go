@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -15,6 +16,7 @@ import (
 //	                its own retry (the dedupe row) guards it against ours.
 //	ErrSlotMoved    read the slot map, give away what now lives elsewhere, again.
 //	ErrBusy and the like  again, after a pause.
+//	(both not when the shard answers nobody: see breaker)
 //	ErrFull         nobody waits for a disk: refuse, with all that queued behind.
 //	anything else   some op's fault: bisect, so that only that op suffers.
 func (c *committer) settle(b *batch) {
@@ -29,16 +31,18 @@ func (c *committer) settle(b *batch) {
 			out = err
 		case errors.Is(err, ErrClosed) || c.s.ctx.Err() != nil:
 			out = fmt.Errorf("%w: %w", ErrClosed, err)
-		case errors.Is(err, ErrUnknown):
+		case errors.Is(err, ErrUnknown), errors.Is(err, context.Canceled): // the latter: see watch
 			c.m.retry("unknown")
 			for _, o := range b.ops {
 				o.head().again = true
 			}
+			out = c.sh.breakers.commits.given()
 		case errors.Is(err, ErrSlotMoved):
 			c.m.retry("slot_moved")
 			c.reroute(b)
 		case errors.Is(err, ErrBusy), errors.Is(err, ErrUnavailable):
 			c.m.retry("busy")
+			out = c.sh.breakers.commits.given()
 			if c.s.isClosing() {
 				out = fmt.Errorf("%w: %w", ErrClosed, err) // nothing happened: no reason to stay
 			}
@@ -67,6 +71,7 @@ func (c *committer) settle(b *batch) {
 func (c *committer) commitWait(b *batch) error {
 	b.landed = make(chan error, 1)
 	if err := c.commit(b); err != nil {
+		c.back(b, err)
 		return err
 	}
 	return <-b.landed
@@ -137,26 +142,81 @@ func (c *committer) reroute(b *batch) {
 // too, since their callers cannot know yet.
 func (c *committer) shed(b *batch, err error) {
 	c.mu.Lock()
-	c.refusing = err
 	ops := slices.Concat(b.ops, c.behind)
 	c.behind = nil
 	for _, f := range c.failed {
 		ops = append(ops, f.ops...)
 		c.recycle(f)
 	}
-	ops = append(ops, c.queue...)
-	clear(c.queue)
-	c.failed, c.queue, c.bytes = c.failed[:0], c.queue[:0], 0
+	c.failed = c.failed[:0]
 	c.recycle(b)
+	c.refuse(append(ops, c.emptyQueue()...), err)
+}
+
+// emptyQueue takes all that is queued. c.mu is held.
+func (c *committer) emptyQueue() []op {
+	ops := slices.Clone(c.queue)
+	clear(c.queue)
+	c.queue, c.bytes = c.queue[:0], 0
+	return ops
+}
+
+// refuse tells ops why they are not done. c.mu is held, and free afterwards.
+func (c *committer) refuse(ops []op, err error) {
+	c.refusing = err
+	c.telling++
 	c.mu.Unlock()
-	c.m.shed.Add(float64(len(ops)))
-	c.s.log.Warn().Err(err).Uint32("shard", uint32(c.sh.ID())).Int("operations", len(ops)).Msg("refused operations")
+	if len(ops) > 0 {
+		c.m.shed.Add(float64(len(ops)))
+		c.s.log.Warn().Err(err).Uint32("shard", uint32(c.sh.ID())).Int("operations", len(ops)).Msg("refused operations")
+	}
 	for _, o := range ops {
 		o.answer(err)
 	}
 	c.mu.Lock()
-	c.refusing = nil
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	if c.telling--; c.telling == 0 {
+		c.refusing = nil
+	}
+}
+
+// watchTicks is in how many looks a commit must be seen without progress. It
+// is not a matter of time alone: a process that was stopped for a minute has
+// shards that are well.
+const watchTicks = 4
+
+// watchLoop looks after the commits of a shard that do not come back.
+func (s *Store) watchLoop(sh *shard) {
+	for {
+		sleep(s.closing, s.opt.StallTimeout/watchTicks)
+		if s.isClosing() {
+			return
+		}
+		for _, c := range sh.committers {
+			c.watch()
+		}
+	}
+}
+
+// watch ends what has been at the engine for StallTimeout: the engine is asked
+// to give up, and what queued behind is refused. What is at the engine stays
+// there until that comes back, since it may yet be committed; then settle
+// refuses it, too.
+func (c *committer) watch() {
+	c.mu.Lock()
+	if c.out == 0 || c.progress != c.seen {
+		c.seen, c.still = c.progress, 0
+		c.mu.Unlock()
+		return
+	}
+	if c.still++; c.still < watchTicks {
+		c.mu.Unlock()
+		return
+	}
+	c.still = 0
+	c.cancel()
+	c.ctx, c.cancel = context.WithCancel(c.s.ctx)
+	c.refuse(c.emptyQueue(), c.sh.breakers.commits.stuck(c.s.opt.StallTimeout))
 }
 
 // sleep waits for d, or until stop is closed.

@@ -41,6 +41,7 @@ type shard struct {
 	committers []*committer
 	readers    *readers
 	barrier    barrier
+	breakers   *breakers
 	metrics    *shardMetrics
 }
 
@@ -69,7 +70,7 @@ func (s *Store) open(ctx context.Context) error {
 	s.far.init(s)
 	for i, sh := range s.shards {
 		sh.idx = i
-		sh.readers = newReaders(s, sh)
+		sh.readers, sh.breakers = newReaders(s, sh), newBreakers(s, sh.ID())
 		var err error
 		if sh.metrics, err = newMetrics(s.opt.Metrics, sh, s); err != nil {
 			return err
@@ -99,7 +100,7 @@ func (s *Store) open(ctx context.Context) error {
 // startLoops starts what runs by itself.
 func (s *Store) startLoops() {
 	for _, sh := range s.shards {
-		for _, loop := range []func(*shard){s.leaseLoop, s.taskLoop, s.sweepLoop} {
+		for _, loop := range []func(*shard){s.leaseLoop, s.taskLoop, s.sweepLoop, s.watchLoop} {
 			s.loops.Add(1)
 			go func() {
 				defer s.loops.Done()
