@@ -27,10 +27,12 @@ var mayImport = map[string][]string{
 	"conn/client":         {"proto"},
 	"bench":               {"proto", "conn/client"},
 	"bench/local":         {},
-	"cmd/internal/config": {"storage", "storage/mysql", "storage/pebble"},
-	"cmd/hermod":          {"*"},
-	"cmd/hermodctl":       {"*"},
-	"cmd/hermod-bench":    {"*"},
+	// What the commands share: the configuration, and clusters to play with.
+	"cmd/internal/config":  {"storage", "storage/mysql", "storage/pebble"},
+	"cmd/internal/cluster": {"cmd/internal/config", "bench/local"},
+	"cmd/hermod":           {"*"},
+	"cmd/hermodctl":        {"*"},
+	"cmd/hermod-bench":     {"*"},
 }
 
 // TestImportDirections holds the layering: conn and router meet only in
