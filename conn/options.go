@@ -183,8 +183,7 @@ type Options struct {
 	Listeners []Listener
 	Handler   Handler
 	Limits    Limits
-	// Loops (GOMAXPROCS) read and write; Workers (2 × GOMAXPROCS) run the
-	// Handler.
+	// Loops (one a CPU) read and write; Workers (two a CPU) run the Handler.
 	Loops, Workers int
 	Log            zerolog.Logger
 	// Metrics takes the counters while the server runs; nil: nowhere.
@@ -195,10 +194,10 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.Loops == 0 {
-		o.Loops = runtime.GOMAXPROCS(0)
+		o.Loops = runtime.NumCPU()
 	}
 	if o.Workers == 0 {
-		o.Workers = 2 * runtime.GOMAXPROCS(0)
+		o.Workers = 2 * runtime.NumCPU()
 	}
 	if o.Metrics == nil {
 		o.Metrics = prometheus.NewRegistry()

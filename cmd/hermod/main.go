@@ -79,6 +79,7 @@ func (cmd *runCmd) Run(c *cli) error {
 	if err := setLogLevel(cfg.Log.Level); err != nil {
 		return fmt.Errorf("log.level: %w", err)
 	}
+	spareProcessors()
 	log := newLog(cfg.Log, os.Stderr)
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)

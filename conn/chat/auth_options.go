@@ -17,7 +17,7 @@ type Argon2 struct {
 	Passes uint32
 	// Lanes is the parallelism inside one hash; default 1.
 	Lanes uint8
-	// Workers is how many hashes run at once; default GOMAXPROCS.
+	// Workers is how many hashes run at once; default one a CPU.
 	Workers int
 	// Queue is how many more may wait before OVERLOADED; default 64 a worker.
 	Queue int
@@ -35,7 +35,7 @@ func (o Argon2) withDefaults() Argon2 {
 		o.Lanes = 1
 	}
 	if o.Workers == 0 {
-		o.Workers = runtime.GOMAXPROCS(0)
+		o.Workers = runtime.NumCPU()
 	}
 	if o.Queue == 0 {
 		o.Queue = 64 * o.Workers
