@@ -170,6 +170,9 @@ func (t *table) users(shard int, dst []storage.UserID) []storage.UserID {
 	return dst
 }
 
+// Sessions is how many sessions this node has now.
+func (c *Chat) Sessions() int { return int(c.table.count.Load()) }
+
 // sessionsOf returns the sessions that u has on this node now.
 func (c *Chat) sessionsOf(u storage.UserID) []*session {
 	return c.table.find(u, nil)
