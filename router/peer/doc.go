@@ -1,0 +1,2 @@
+// Package peer links the nodes of a fleet.
+package peer
