@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,8 +16,11 @@ type readers struct {
 	mu     sync.Mutex
 	queue  []reading
 	busy   int // goroutines
+	later  int // what waits for slots on the move
 	closed bool
 	idle   sync.WaitGroup
+
+	visits atomic.Int32 // readers of other shards that wait for this one
 }
 
 // reading is what waits for a reader.
@@ -32,15 +36,50 @@ func newReaders(s *Store, sh *shard) *readers { return &readers{s: s, sh: sh} }
 // ErrBusy: too many are waiting, or for too long. ErrUnavailable: the shard
 // answers nobody.
 func (s *Store) Go(slot Slot, fn func(ctx context.Context)) error {
-	sh, _, err := s.shardOf(slot)
+	sh, m, err := s.shardOf(slot)
 	if err != nil {
 		return err
+	}
+	if m.frozen[slot%Slots] {
+		return s.goLater(sh.readers, slot, fn)
 	}
 	if err := sh.breakers.reads.refused(); err != nil {
 		sh.metrics.unavailable.Inc()
 		return err
 	}
 	return sh.readers.put(fn)
+}
+
+// goLater is Go for a slot that is on the move. What waits for one takes no
+// place among the readers, where it would keep others waiting.
+func (s *Store) goLater(r *readers, slot Slot, fn func(context.Context)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.closed:
+		return ErrClosed
+	case r.later >= s.opt.ReaderQueue:
+		r.sh.metrics.readsBusy.Inc()
+		return ErrBusy
+	}
+	r.later++
+	r.idle.Add(1)
+	go func() {
+		defer r.idle.Done()
+		err := s.await(s.ctx, slot)
+		r.mu.Lock()
+		r.later--
+		r.mu.Unlock()
+		if err == nil {
+			err = s.Go(slot, fn)
+		}
+		if err != nil { // fn was promised to run
+			ctx, cancel := context.WithDeadline(s.ctx, time.Now())
+			defer cancel()
+			fn(ctx)
+		}
+	}()
+	return nil
 }
 
 func (r *readers) put(fn func(context.Context)) error {
@@ -68,18 +107,109 @@ func (r *readers) run(next reading) {
 	defer r.idle.Done()
 	for next.fn != nil {
 		ctx, cancel := context.WithDeadline(r.s.ctx, next.came.Add(r.s.opt.ReadTimeout))
-		next.fn(ctx)
+		next.fn(context.WithValue(ctx, placeKey{}, &place{r: r}))
 		cancel()
 		r.mu.Lock()
 		next = reading{}
-		if len(r.queue) > 0 {
-			next = r.queue[0]
-			r.queue[0] = reading{}
-			r.queue = r.queue[1:]
-		} else {
+		if r.busy <= r.s.opt.Readers { // more may have come back
+			next = r.take()
+		}
+		if next.fn == nil {
 			r.busy--
 		}
 		r.mu.Unlock()
+	}
+}
+
+// take returns what has waited longest, if anything has. r.mu is held.
+func (r *readers) take() (next reading) {
+	if len(r.queue) > 0 {
+		next = r.queue[0]
+		r.queue[0] = reading{}
+		r.queue = r.queue[1:]
+	}
+	return next
+}
+
+// A place is what a reader has among the few of its shard. It is given back
+// while the reader waits for something else, another shard first of all: or
+// else a shard that hangs would fill the places of the others, with syncs whose
+// bodies it has and lists that name its users.
+type place struct {
+	r    *readers
+	away int // under r.mu
+}
+
+type placeKey struct{}
+
+// Leave gives back the place of the reader that runs with ctx until the
+// returned function is called: for whoever has to wait for something that is
+// not the shard. With any other ctx it does nothing.
+func Leave(ctx context.Context) (back func()) {
+	p, _ := ctx.Value(placeKey{}).(*place)
+	p.leave()
+	return p.back
+}
+
+func (p *place) leave() {
+	if p == nil {
+		return
+	}
+	r := p.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.away++; p.away > 1 {
+		return
+	}
+	if next := r.take(); next.fn != nil {
+		r.idle.Add(1)
+		go r.run(next)
+		return
+	}
+	r.busy--
+}
+
+func (p *place) back() {
+	if p == nil {
+		return
+	}
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	if p.away--; p.away == 0 {
+		p.r.busy++
+	}
+}
+
+// maxVisits is how many readers of other shards, per reader of its own, may
+// wait for a shard.
+const maxVisits = 4
+
+// A visit is the time in which a reader of another shard waits for this one.
+type visit struct {
+	sh *shard
+	p  *place // nil: no reader, or one of this shard
+}
+
+// visit is called before waiting for the shard. A reader of another shard gives
+// up its place there until end, and finds only so many others here.
+func (sh *shard) visit(ctx context.Context) (visit, error) {
+	p, _ := ctx.Value(placeKey{}).(*place)
+	if p == nil || p.r.sh == sh {
+		return visit{}, nil
+	}
+	if int(sh.readers.visits.Add(1)) > maxVisits*p.r.s.opt.Readers {
+		sh.readers.visits.Add(-1)
+		sh.metrics.readsBusy.Inc()
+		return visit{}, ErrBusy
+	}
+	p.leave()
+	return visit{sh, p}, nil
+}
+
+func (v visit) end() {
+	if v.p != nil {
+		v.sh.readers.visits.Add(-1)
+		v.p.back()
 	}
 }
 
@@ -148,6 +278,11 @@ func (b *barrier) wait(ctx context.Context, s *Store, sh *shard) error {
 		sh.metrics.unavailable.Inc()
 		return err
 	}
+	v, err := sh.visit(ctx)
+	if err != nil {
+		return err
+	}
+	defer v.end()
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
