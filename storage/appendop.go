@@ -1,6 +1,9 @@
 package storage
 
-import "sync"
+import (
+	"errors"
+	"sync"
+)
 
 // appendOp is an Append on its way.
 type appendOp struct {
@@ -9,8 +12,10 @@ type appendOp struct {
 	hash [16]byte
 	// made: the send id was made here and only guards our own retries.
 	made bool
-	// far is what is known of the recipient on another shard.
-	far verdict
+	// far is what is known of the recipient on another shard; near numbers the
+	// slot map that has the recipient on the same one.
+	far  verdict
+	near uint64
 	// positions in the batch's working set
 	refs        convRefs
 	send, block int32
@@ -38,7 +43,7 @@ func (s *Store) Append(a Append, done func(Appended, error)) {
 	}
 	o := appendOps.Get().(*appendOp)
 	*o = appendOp{a: a, done: done, hash: contentHash(a.Kind, a.Body)}
-	o.slot, o.size = a.Conv.Slot(), len(a.Body)+opOverhead
+	o.slot, o.size, o.patient = a.Conv.Slot(), len(a.Body)+opOverhead, true
 	if a.SendID == [16]byte{} {
 		o.made, o.a.SendID = true, newSendID(s.opt.Now().UnixMicro())
 	}
@@ -48,12 +53,48 @@ func (s *Store) Append(a Append, done func(Appended, error)) {
 // admit queues an append, after a look at the recipient where that is on
 // another shard.
 func (s *Store) admit(o *appendOp) {
-	m := s.slots.Load()
-	if other := o.a.Conv.Other(); m.owner[other.Slot()] != m.owner[o.a.Conv.Slot()] {
-		s.far.admit(o, other)
-		return
+	for {
+		m := s.slots.Load()
+		if other := o.a.Conv.Other(); m.owner[other.Slot()] != m.owner[o.a.Conv.Slot()] {
+			s.far.admit(o, other)
+			return
+		}
+		if s.far.behind(o) {
+			return
+		}
+		o.near = m.n
+		if err := s.put(o); !errors.Is(err, errOldMap) {
+			if err != nil {
+				o.answer(err)
+			}
+			return
+		}
 	}
-	s.enqueue(o)
+}
+
+func (o *appendOp) stand(m *slotMap, idx int) standing {
+	home, other := o.slot, o.a.Conv.Other().Slot()
+	st := m.standOf(idx, home)
+	switch {
+	case st != standHere || home == other:
+		return st
+	case int(m.owner[other]) == idx:
+		return m.standOf(idx, other)
+	case !o.far.known:
+		return standAsk
+	}
+	return standHere
+}
+
+func (o *appendOp) needs(slot Slot) bool { return o.slot == slot || o.a.Conv.Other().Slot() == slot }
+
+// nearBy is the map by which the recipient was found to be on the same shard,
+// 0 where it was asked for.
+func (o *appendOp) nearBy() uint64 {
+	if o.far.known {
+		return 0
+	}
+	return o.near
 }
 
 func (o *appendOp) lock(w *work) {
@@ -98,8 +139,6 @@ func (o *appendOp) run(w *work) (Appended, error) {
 	}
 	if o.refs.task >= 0 {
 		switch {
-		case !o.far.known: // the slot moved after admit
-			return Appended{}, ErrBusy
 		case o.far.missing:
 			return Appended{}, ErrNoUser
 		case o.far.blocked && o.block < 0 && o.a.UnlessBlocked != BlockKey{}:

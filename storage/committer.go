@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +15,12 @@ type op interface {
 	lock(*work)
 	// plan reads and changes the working set. It is pure, and may run again.
 	plan(*work)
+	// stand says what becomes of the op at shard idx with map m; needs whether
+	// it touches a slot there.
+	stand(m *slotMap, idx int) standing
+	needs(Slot) bool
+	// nearBy, if not 0, numbers the map that the op was admitted by.
+	nearBy() uint64
 	// answer is called once: with nil when the batch, and thereby everything
 	// that plan read, is durable; else with why it is not. The op is gone then.
 	answer(error)
@@ -24,11 +31,16 @@ type opHead struct {
 	slot   Slot
 	size   int
 	queued time.Time
+	came   time.Time // queued for the first time
+	// patient ops are parked while a slot that they need is frozen.
+	patient bool
 	// again: an earlier attempt may have been committed.
 	again bool
 }
 
 func (h *opHead) head() *opHead { return h }
+
+func (h *opHead) nearBy() uint64 { return 0 }
 
 // opOverhead is what an op counts for in QueueBytes beside its body.
 const opOverhead = 256
@@ -83,12 +95,23 @@ type committer struct {
 	out      int
 	progress uint64
 
+	// slots is the map that this committer goes by, parked what waits for slots
+	// that are frozen in it, oldest first. barred tells new ops that would
+	// follow parked ones which are being refused. See adopt.go.
+	slots  *slotMap
+	parked []op
+	barred func(op) bool
+	review bool // something queued cannot be taken with this map
+
 	wake    chan struct{} // of capacity 1
 	stopped chan struct{}
 
 	// only the committer's goroutine
-	n   uint64
-	cur *batch
+	n uint64
+	// pause is the last one after slots that moved nowhere, at movedAt.
+	pause   time.Duration
+	movedAt time.Time
+	cur     *batch
 	// behind is what comes after the part of a bisected batch that is being
 	// settled.
 	behind []op
@@ -103,7 +126,7 @@ type committer struct {
 func newCommitter(s *Store, sh *shard) *committer {
 	c := &committer{s: s, sh: sh, m: sh.metrics, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
-	c.w.s, c.w.shard = s, sh
+	c.w.s, c.w.shard, c.slots = s, sh, s.slots.Load()
 	c.plan = c.runPlan
 	return c
 }
@@ -115,15 +138,27 @@ func (c *committer) put(o op) error {
 		return err
 	}
 	h := o.head()
-	h.queued = c.s.opt.Now()
+	if h.queued = c.s.opt.Now(); h.came.IsZero() {
+		h.came = h.queued
+	}
+	near := o.nearBy()
 	c.mu.Lock()
 	switch {
+	case int(c.s.route[h.slot%Slots].Load()) != c.sh.idx:
+		c.mu.Unlock()
+		return errRerouted
+	case near != 0 && near < c.slots.n:
+		c.mu.Unlock()
+		return errOldMap
 	case c.closed:
 		c.mu.Unlock()
 		return ErrClosed
 	case c.refusing != nil:
 		defer c.mu.Unlock()
 		return c.refusing
+	case c.barred != nil && c.barred(o):
+		c.mu.Unlock()
+		return ErrBusy
 	case len(c.queue) >= c.s.opt.Queue || c.bytes+h.size > c.s.opt.QueueBytes && c.bytes > 0,
 		len(c.queue) > 0 && h.queued.Sub(c.queue[0].head().queued) > c.s.opt.QueueWait:
 		c.mu.Unlock()
@@ -139,16 +174,12 @@ func (c *committer) put(o op) error {
 	return nil
 }
 
-// putFirst queues ops of another committer before all others: they are older.
-func (c *committer) putFirst(ops []op) {
-	c.mu.Lock()
-	c.queue = slices.Concat(ops, c.queue)
-	for _, o := range ops {
-		c.bytes += o.head().size
-	}
-	c.mu.Unlock()
-	c.signal()
-}
+// errRerouted: the slot's operations queue at another committer now. errOldMap:
+// the op was admitted by a map that this committer no longer goes by.
+var (
+	errRerouted = errors.New("storage: rerouted")
+	errOldMap   = errors.New("storage: admitted by an old slot map")
+)
 
 func (c *committer) signal() {
 	select {
@@ -187,11 +218,24 @@ func (c *committer) next() (*batch, bool) {
 				c.mu.Unlock()
 				return b, true
 			}
+		case c.review || c.stale():
+			if c.flying == 0 {
+				c.mu.Unlock()
+				c.adopt()
+				continue
+			}
+		case c.anyLate():
+			c.mu.Unlock()
+			c.expire()
+			continue
 		case len(c.queue) > 0 && c.flying < c.s.opt.MaxFlying:
 			b := c.take()
 			c.mu.Unlock()
+			if b == nil {
+				continue
+			}
 			return b, true
-		case c.closed && len(c.queue) == 0 && c.flying == 0:
+		case c.closed && len(c.queue)+len(c.parked) == 0 && c.flying == 0:
 			c.mu.Unlock()
 			return nil, false
 		}
@@ -200,17 +244,32 @@ func (c *committer) next() (*batch, bool) {
 	}
 }
 
-// take makes a batch of the oldest ops. c.mu is held.
+// take makes a batch of the oldest ops that can go on, nil if there are none.
+// c.mu is held.
 func (c *committer) take() *batch {
-	n := min(len(c.queue), c.s.opt.MaxBatch)
-	b := c.newBatch()
-	b.ops = append(b.ops, c.queue[:n]...)
-	for _, o := range b.ops {
+	b, n := c.newBatch(), 0
+	for ; n < len(c.queue) && len(b.ops) < c.s.opt.MaxBatch; n++ {
+		o := c.queue[n]
+		st := o.stand(c.slots, c.sh.idx)
+		wait := st == standWait && o.head().patient
+		if st != standHere && !wait || o.nearBy() > c.slots.n {
+			c.review = true
+			break
+		}
 		c.bytes -= o.head().size
+		if wait {
+			c.park(o)
+		} else {
+			b.ops = append(b.ops, o)
+		}
 	}
 	rest := copy(c.queue, c.queue[n:])
 	clear(c.queue[rest:])
 	c.queue = c.queue[:rest]
+	if len(b.ops) == 0 {
+		c.recycle(b)
+		return nil
+	}
 	return b
 }
 
@@ -253,7 +312,7 @@ func (c *committer) launch(b *batch) {
 func (c *committer) commit(b *batch) error {
 	b.began = time.Now()
 	c.cur = b
-	c.w.reset(b)
+	c.w.reset(b, c.slots)
 	for _, o := range b.ops {
 		o.lock(&c.w)
 	}
@@ -344,7 +403,7 @@ func (c *committer) load() float64 {
 func (c *committer) depth() float64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return float64(len(c.queue))
+	return float64(len(c.queue) + len(c.parked))
 }
 
 // close refuses new ops; run ends when the queue is done.

@@ -3,7 +3,9 @@ package storage
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +22,8 @@ type farUsers struct {
 	// Two generations: what was not made in the last two periods is gone.
 	cur, old map[BlockKey]*farUser
 	turned   time.Time
+	// reads is how many are being read. It is changed under mu.
+	reads atomic.Int32
 }
 
 type farUser struct {
@@ -36,7 +40,8 @@ func (f *farUsers) init(s *Store) {
 	f.s, f.cur, f.turned = s, map[BlockKey]*farUser{}, s.opt.Now()
 }
 
-// admit queues o with what is known of user, perhaps later.
+// admit queues o with what is known of user, perhaps later. Whatever reaches a
+// queue from here does so under f.mu, in order: see adopt.
 func (f *farUsers) admit(o *appendOp, user UserID) {
 	k := BlockKey{User: user, Peer: o.a.Conv.Peer(user)}
 	now := f.s.opt.Now()
@@ -53,16 +58,70 @@ func (f *farUsers) admit(o *appendOp, user UserID) {
 		return
 	case u.v.known && now.Sub(u.since) < f.s.opt.BlockStale:
 		o.far = u.v
+		err := f.s.put(o)
 		f.mu.Unlock()
-		f.s.enqueue(o)
+		if err != nil {
+			o.answer(err)
+		}
 		return
 	}
-	u.reading, u.since = true, now
 	u.waiting = append(u.waiting, o)
+	start := f.begin(k, u, now)
 	f.mu.Unlock()
-	if err := f.s.Go(user.Slot(), func(ctx context.Context) { f.read(ctx, k, u) }); err != nil {
-		f.resolve(u, verdict{}, err)
+	start()
+}
+
+// behind lets an append whose recipient is no longer far wait for those that
+// came before it and wait for an answer. It reports whether there are any.
+func (f *farUsers) behind(o *appendOp) bool {
+	if f.reads.Load() == 0 {
+		return false
 	}
+	other := o.a.Conv.Other()
+	k := BlockKey{User: other, Peer: o.a.Conv.Peer(other)}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := f.cur[k]
+	if u == nil {
+		u = f.old[k]
+	}
+	if u == nil || !u.reading {
+		return false
+	}
+	u.waiting = append(u.waiting, o)
+	return true
+}
+
+// begin marks u as being read; the caller runs the read without f.mu, which it
+// holds.
+func (f *farUsers) begin(k BlockKey, u *farUser, now time.Time) (start func()) {
+	u.reading, u.since = true, now
+	f.reads.Add(1)
+	return func() {
+		if err := f.s.Go(k.User.Slot(), func(ctx context.Context) { f.read(ctx, k, u) }); err != nil {
+			f.resolve(u, verdict{}, err)
+		}
+	}
+}
+
+// ask takes appends back whose recipients were on their own shard when they
+// were queued, and are not any more. They are older than what waits here. f.mu
+// is held; the caller runs what it gets without it.
+func (f *farUsers) ask(ops []op) (starts []func()) {
+	now := f.s.opt.Now()
+	first := map[*farUser]int{} // how many of ops went to the front
+	for _, o := range ops {
+		o := o.(*appendOp)
+		other := o.a.Conv.Other()
+		k := BlockKey{User: other, Peer: o.a.Conv.Peer(other)}
+		u := f.get(k, now)
+		u.waiting = slices.Insert(u.waiting, first[u], o)
+		first[u]++
+		if !u.reading {
+			starts = append(starts, f.begin(k, u, now))
+		}
+	}
+	return starts
 }
 
 // get returns the entry of k, turning the generations. f.mu is held.
@@ -113,18 +172,18 @@ func (f *farUsers) resolve(u *farUser, v verdict, err error) {
 		u.waiting = nil
 		if len(waiting) == 0 {
 			u.reading, u.v = false, v
+			f.reads.Add(-1)
 			f.mu.Unlock()
 			return
 		}
+		for err == nil && len(waiting) > 0 {
+			waiting[0].far = v
+			if err = f.s.put(waiting[0]); err == nil {
+				waiting = waiting[1:]
+			}
+		}
 		f.mu.Unlock()
 		for _, o := range waiting {
-			o.far = v
-			if err == nil {
-				err = f.s.put(o)
-				if err == nil {
-					continue
-				}
-			}
 			o.answer(err)
 		}
 	}

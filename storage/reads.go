@@ -4,16 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
 // View runs fn on one snapshot of the rows of slot, and returns when what fn
-// read is durable (R1): answer nobody before. fn may run again.
+// read is durable (R1): answer nobody before. fn may run again. While the slot
+// is on the move, View waits, for CommitTimeout at most.
 func (s *Store) View(ctx context.Context, slot Slot, fn func(Snap) error) error {
-	return s.view(ctx, []Slot{slot}, fn)
+	for {
+		err := s.view(ctx, []Slot{slot}, fn)
+		if !errors.Is(err, errMoving) {
+			return err
+		}
+		if err := s.await(ctx, slot); err != nil {
+			return err
+		}
+	}
 }
 
-// view is View of several slots, which must be on one shard.
+// errMoving is view's answer where a slot is on the move, or where the slots
+// are no longer on one shard: the map has been read again.
+var errMoving = errors.New("storage: slots are moving")
+
+// view is View of several slots, which must be on one shard. It does not wait
+// for any of them: errMoving.
 func (s *Store) view(ctx context.Context, slots []Slot, fn func(Snap) error) error {
 	for try := 0; ; try++ {
 		if s.ctx.Err() != nil {
@@ -25,14 +40,14 @@ func (s *Store) view(ctx context.Context, slots []Slot, fn func(Snap) error) err
 		}
 		g := guarded{s: s, shard: sh, slots: make([]SlotRef, 0, len(slots))}
 		for _, slot := range slots {
-			if int(m.owner[slot]) != sh.idx {
-				return fmt.Errorf("%w: the slots of a view are on several shards", ErrInvalid)
+			if int(m.owner[slot]) != sh.idx || m.frozen[slot] {
+				return errMoving
 			}
 			g.slots = append(g.slots, m.ref(slot))
 		}
 		err = sh.view(ctx, &g, fn)
 		if errors.Is(err, ErrSlotMoved) && try < 3 {
-			if err = s.reloadSlots(ctx, m); err == nil {
+			if err = s.learn(ctx, sh, m); err == nil {
 				continue
 			}
 		}
@@ -63,13 +78,18 @@ func (sh *shard) view(ctx context.Context, g *guarded, fn func(Snap) error) erro
 		sh.metrics.unavailable.Inc()
 		return err
 	}
+	v, err := sh.visit(ctx)
+	if err != nil {
+		return err
+	}
+	defer v.end()
 	if end, ok := ctx.Deadline(); !ok || time.Until(end) > g.s.opt.ReadTimeout {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, g.s.opt.ReadTimeout)
 		defer cancel()
 	}
 	a := sh.breakers.reads.begin()
-	err := sh.View(ctx, g.slots, func(sn Snap) error {
+	err = sh.View(ctx, g.slots, func(sn Snap) error {
 		g.Snap, g.young = sn, false
 		return fn(g)
 	})
@@ -144,64 +164,48 @@ func (s *Store) Sync(ctx context.Context, user UserID, after uint64, limit, maxB
 }
 
 // fill fetches the bodies that rows only point to, and returns how many rows
-// from the start are complete.
+// from the start are complete. What a row points to is older than the row,
+// hence durable.
 func (s *Store) fill(ctx context.Context, rows []InboxRow) (int, error) {
-	m := s.slots.Load()
-	missing := map[int16][]int{} // by shard: positions
+	var missing []int
 	for i := range rows {
 		if !rows[i].Inline {
-			o := m.owner[rows[i].Entry.Conv.Slot()]
-			missing[o] = append(missing[o], i)
+			missing = append(missing, i)
 		}
 	}
 	filled, failed := len(rows), error(nil)
-	for o, at := range missing {
-		var err error
-		if o < 0 {
-			err = ErrUnavailable
-		} else {
-			err = s.fillFrom(ctx, rows, at)
-		}
-		if err != nil && at[0] < filled {
-			filled, failed = at[0], err
-		}
-	}
+	s.spread(ctx, missing, func(i int) Slot { return rows[i].Entry.Conv.Slot() },
+		func(sn Snap, at []int) error { return fillFrom(sn, rows, at) },
+		func(at []int, err error) {
+			if at[0] < filled {
+				filled, failed = at[0], err
+			}
+		})
 	return filled, failed
 }
 
-// fillFrom fetches the bodies of rows at the given positions, whose logs are
-// on one shard. What a row points to is older than the row, hence durable.
-func (s *Store) fillFrom(ctx context.Context, rows []InboxRow, at []int) error {
-	var slots []Slot
-	seen := map[Slot]bool{}
-	for _, i := range at {
-		if slot := rows[i].Entry.Conv.Slot(); !seen[slot] {
-			seen[slot] = true
-			slots = append(slots, slot)
+// fillFrom fetches the bodies of rows at the given positions.
+func fillFrom(sn Snap, rows []InboxRow, at []int) error {
+	// Consecutive rows are mostly consecutive entries of few talks.
+	for n := 0; n < len(at); {
+		first := &rows[at[n]].Entry
+		run := 1
+		for n+run < len(at) && rows[at[n+run]].Entry.Conv == first.Conv && rows[at[n+run]].Entry.Rev == first.Rev+uint64(run) {
+			run++
 		}
+		es, err := sn.Entries(first.Conv, first.Rev, first.Rev+uint64(run)-1, run, 1<<30, false)
+		if err != nil {
+			return err
+		}
+		if len(es) != run {
+			return fmt.Errorf("%w: the log of %v lacks entries %d to %d", ErrCorrupt, first.Conv, first.Rev, first.Rev+uint64(run)-1)
+		}
+		for i := range es {
+			rows[at[n+i]].Entry.Body = es[i].Body
+		}
+		n += run
 	}
-	return s.view(ctx, slots, func(sn Snap) error {
-		// Consecutive rows are mostly consecutive entries of few talks.
-		for n := 0; n < len(at); {
-			first := &rows[at[n]].Entry
-			run := 1
-			for n+run < len(at) && rows[at[n+run]].Entry.Conv == first.Conv && rows[at[n+run]].Entry.Rev == first.Rev+uint64(run) {
-				run++
-			}
-			es, err := sn.Entries(first.Conv, first.Rev, first.Rev+uint64(run)-1, run, 1<<30, false)
-			if err != nil {
-				return err
-			}
-			if len(es) != run {
-				return fmt.Errorf("%w: the log of %v lacks entries %d to %d", ErrCorrupt, first.Conv, first.Rev, first.Rev+uint64(run)-1)
-			}
-			for i := range es {
-				rows[at[n+i]].Entry.Body = es[i].Body
-			}
-			n += run
-		}
-		return nil
-	})
+	return nil
 }
 
 // History reads a conversation's log: up to limit entries with from ≤ rev ≤ to
@@ -264,20 +268,87 @@ func (s *Store) UserConvs(ctx context.Context, keys []UserConvKey) ([]UserConv, 
 }
 
 // gather reads n rows, with one view per shard, all shards at once.
-func (s *Store) gather(ctx context.Context, n int, slotOf func(int) Slot, read func(sn Snap, i int) error) error {
-	m := s.slots.Load()
-	type part struct {
-		slots []Slot
-		at    []int
+func (s *Store) gather(ctx context.Context, n int, slotOf func(int) Slot, read func(sn Snap, i int) error) (failed error) {
+	at := make([]int, n)
+	for i := range at {
+		at[i] = i
 	}
-	parts := map[int16]*part{}
+	s.spread(ctx, at, slotOf, func(sn Snap, at []int) error {
+		for _, i := range at {
+			if err := read(sn, i); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, func(_ []int, err error) { failed = errors.Join(failed, err) })
+	return failed
+}
+
+// spread runs read for the positions in at, those on one shard together in one
+// view, all shards at once; failed is told which of them could not be read and
+// why, by one goroutine at a time. Those whose slots are on the move wait by
+// themselves and keep nobody else waiting. read may run again.
+func (s *Store) spread(ctx context.Context, at []int, slotOf func(int) Slot, read func(Snap, []int) error, failed func([]int, error)) {
+	var mu sync.Mutex
+	fail := func(at []int, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		failed(at, err)
+	}
+	var one func(p *readPart)
+	all := func(at []int) {
+		parts := s.divide(at, slotOf)
+		if len(parts) == 1 {
+			one(parts[0])
+			return
+		}
+		var wg sync.WaitGroup
+		for _, p := range parts {
+			wg.Go(func() { one(p) })
+		}
+		wg.Wait()
+	}
+	one = func(p *readPart) {
+		var err error
+		if p.moving {
+			err = s.await(ctx, p.slots...)
+		} else {
+			err = s.view(ctx, p.slots, func(sn Snap) error { return read(sn, p.at) })
+		}
+		switch {
+		case err == nil && p.moving, errors.Is(err, errMoving):
+			all(p.at) // the map is another one now
+		case err != nil:
+			fail(p.at, err)
+		}
+	}
+	all(at)
+}
+
+// readPart is what spread reads of one shard, or what waits.
+type readPart struct {
+	moving bool
+	slots  []Slot
+	at     []int
+}
+
+// divide groups positions by shard, and those whose slots are on the move.
+func (s *Store) divide(at []int, slotOf func(int) Slot) (parts []*readPart) {
+	m := s.slots.Load()
+	const moving = -2
+	byOwner := map[int16]*readPart{}
 	var seen [Slots / 64]uint64
-	for i := range n {
+	for _, i := range at {
 		slot := slotOf(i) % Slots
-		p := parts[m.owner[slot]]
+		owner := m.owner[slot]
+		if m.frozen[slot] {
+			owner = moving
+		}
+		p := byOwner[owner]
 		if p == nil {
-			p = new(part)
-			parts[m.owner[slot]] = p
+			p = &readPart{moving: owner == moving}
+			byOwner[owner] = p
+			parts = append(parts, p)
 		}
 		if bit := uint64(1) << (slot % 64); seen[slot/64]&bit == 0 {
 			seen[slot/64] |= bit
@@ -285,27 +356,5 @@ func (s *Store) gather(ctx context.Context, n int, slotOf func(int) Slot, read f
 		}
 		p.at = append(p.at, i)
 	}
-	errs := make(chan error, len(parts))
-	one := func(p *part) {
-		errs <- s.view(ctx, p.slots, func(sn Snap) error {
-			for _, i := range p.at {
-				if err := read(sn, i); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	for _, p := range parts {
-		if len(parts) == 1 {
-			one(p)
-		} else {
-			go one(p)
-		}
-	}
-	var failed error
-	for range parts {
-		failed = errors.Join(failed, <-errs)
-	}
-	return failed
+	return parts
 }

@@ -1,7 +1,9 @@
 package storage
 
 import (
+	"errors"
 	"math"
+	"slices"
 )
 
 // sweepSlots is how many slots the sweep looks at together.
@@ -25,7 +27,7 @@ func (s *Store) sweep(sh *shard) (closing bool) {
 	m := s.slots.Load()
 	var group []Slot
 	for slot := Slot(0); slot < Slots; slot++ {
-		if int(m.owner[slot]) == sh.idx {
+		if int(m.owner[slot]) == sh.idx && m.open(slot) {
 			group = append(group, slot)
 		}
 		if len(group) == sweepSlots || slot == Slots-1 && len(group) > 0 {
@@ -55,7 +57,7 @@ func (s *Store) sweepGroup(sh *shard, slots []Slot) (closing bool) {
 				}
 			}
 		}
-		if err != nil && !s.isClosing() {
+		if err != nil && !s.isClosing() && !errors.Is(err, errMoving) { // those slots: in the next round
 			s.log.Warn().Err(err).Uint32("shard", uint32(sh.ID())).Msg("retention sweep")
 		}
 		if s.rest(s.opt.SweepPause) {
@@ -175,6 +177,10 @@ func newPurgeOp(slots []Slot, done chan error) *purgeOp {
 	o.slot, o.size = slots[0], opOverhead
 	return o
 }
+
+func (o *purgeOp) stand(m *slotMap, idx int) standing { return m.standOf(idx, o.slots...) }
+
+func (o *purgeOp) needs(slot Slot) bool { return slices.Contains(o.slots, slot) }
 
 func (o *purgeOp) lock(w *work) {
 	for _, slot := range o.slots {

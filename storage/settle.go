@@ -14,7 +14,7 @@ import (
 //
 //	ErrUnknown      again, with the same ops: whatever guards a send against
 //	                its own retry (the dedupe row) guards it against ours.
-//	ErrSlotMoved    read the slot map, give away what now lives elsewhere, again.
+//	ErrSlotMoved    read the slot map, put everything back in line: see adopt.go.
 //	ErrBusy and the like  again, after a pause.
 //	(both not when the shard answers nobody: see breaker)
 //	ErrFull         nobody waits for a disk: refuse, with all that queued behind.
@@ -39,7 +39,9 @@ func (c *committer) settle(b *batch) {
 			out = c.sh.breakers.commits.given()
 		case errors.Is(err, ErrSlotMoved):
 			c.m.retry("slot_moved")
-			c.reroute(b)
+			if c.s.isClosing() {
+				out = fmt.Errorf("%w: %w", ErrClosed, err)
+			}
 		case errors.Is(err, ErrBusy), errors.Is(err, ErrUnavailable):
 			c.m.retry("busy")
 			out = c.sh.breakers.commits.given()
@@ -57,8 +59,8 @@ func (c *committer) settle(b *batch) {
 			c.shed(b, out)
 			return
 		}
-		if len(b.ops) == 0 {
-			c.drop(b)
+		if errors.Is(err, ErrSlotMoved) {
+			c.moved(b)
 			return
 		}
 		sleep(c.s.ctx.Done(), jitter(pause))
@@ -111,29 +113,6 @@ func (c *committer) part(ops []op) {
 	b.ops = append(b.ops, ops...)
 	b.err = c.commitWait(b)
 	c.settle(b)
-}
-
-// reroute gives ops whose slot now lives on another shard to that shard.
-func (c *committer) reroute(b *batch) {
-	failed := c.w.slots
-	if err := c.s.reloadSlots(c.s.ctx, failed); err != nil {
-		c.s.log.Warn().Err(err).Msg("reading the slot map again")
-	}
-	keep := b.ops[:0]
-	away := map[*committer][]op{}
-	for _, o := range b.ops {
-		to, err := c.s.committerOf(o.head().slot)
-		if err != nil || to == c {
-			keep = append(keep, o)
-			continue
-		}
-		away[to] = append(away[to], o)
-	}
-	clear(b.ops[len(keep):])
-	b.ops = keep
-	for to, ops := range away {
-		to.putFirst(ops)
-	}
 }
 
 // shed refuses a batch, those that failed after it and all that queued behind:

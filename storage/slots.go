@@ -5,69 +5,193 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // slotMap says which shard (by index in Store.shards) owns each slot. It is
 // never changed, only replaced.
 type slotMap struct {
+	n     uint64       // later maps have higher numbers
 	owner [Slots]int16 // -1: nobody that we know
 	epoch [Slots]uint64
+	// frozen: its owner holds the slot for a mover (R5). Nobody can use it, and
+	// soon another shard will own it: what needs it waits.
+	frozen [Slots]bool
 }
 
 func (m *slotMap) ref(s Slot) SlotRef { return SlotRef{Slot: s, Epoch: m.epoch[s]} }
 
-// loadSlots reads the claims of all shards. While a slot moves two shards may
-// claim it; the higher epoch is right, and the other's claim fails on use.
-func (s *Store) loadSlots(ctx context.Context) error {
+// open reports whether the slot can be used.
+func (m *slotMap) open(s Slot) bool { return m.owner[s] >= 0 && !m.frozen[s] }
+
+// differs reports whether a shard's part of two maps is not the same.
+func (m *slotMap) differs(old *slotMap, idx int) bool {
+	for s := range m.owner {
+		if (int(m.owner[s]) == idx) != (int(old.owner[s]) == idx) ||
+			int(m.owner[s]) == idx && (m.epoch[s] != old.epoch[s] || m.frozen[s] != old.frozen[s]) {
+			return true
+		}
+	}
+	return false
+}
+
+// newSlotMap merges the claims of all shards. While a slot moves several may
+// have a row of it: the highest epoch is right, and what it says is checked on
+// use. Of two frozen ones the higher is the target of the move (see Mover), and
+// the slot still counts as the source's.
+func newSlotMap(shards []*shard) (*slotMap, error) {
 	m := new(slotMap)
 	for i := range m.owner {
 		m.owner[i] = -1
 	}
-	var failed error
-	for i, sh := range s.shards {
-		rows, err := readSlots(ctx, sh.Shard)
-		if err != nil {
-			// The other shards' slots must stay reachable while one is down.
-			failed = errors.Join(failed, fmt.Errorf("shard %d: reading its slots: %w", sh.ID(), err))
-			if old := s.slots.Load(); old != nil {
-				for slot := range old.owner {
-					if old.owner[slot] == int16(i) && old.epoch[slot] > m.epoch[slot] {
-						m.owner[slot], m.epoch[slot] = int16(i), old.epoch[slot]
-					}
+	for i, sh := range shards {
+		for _, r := range sh.claims {
+			switch o := m.owner[r.Slot%Slots]; {
+			case r.Slot >= Slots:
+				return nil, fmt.Errorf("%w: shard %d claims slot %d", ErrCorrupt, sh.ID(), r.Slot)
+			case r.State == SlotAbsent:
+			case o >= 0 && m.frozen[r.Slot] && r.State == SlotFrozen:
+				if r.Epoch < m.epoch[r.Slot] {
+					m.owner[r.Slot], m.epoch[r.Slot] = int16(i), r.Epoch
 				}
-			}
-			continue
-		}
-		for _, r := range rows {
-			if r.State != SlotOwned {
-				continue
-			}
-			if r.Slot >= Slots {
-				return fmt.Errorf("%w: shard %d claims slot %d", ErrCorrupt, sh.ID(), r.Slot)
-			}
-			if o := m.owner[r.Slot]; o >= 0 && m.epoch[r.Slot] == r.Epoch {
-				return fmt.Errorf("%w: shards %d and %d both own slot %d at epoch %d: they do not belong to one installation",
-					ErrCorrupt, s.shards[o].ID(), sh.ID(), r.Slot, r.Epoch)
-			}
-			if m.owner[r.Slot] < 0 || r.Epoch > m.epoch[r.Slot] {
-				m.owner[r.Slot], m.epoch[r.Slot] = int16(i), r.Epoch
+			case o >= 0 && m.epoch[r.Slot] == r.Epoch && r.State == SlotOwned && !m.frozen[r.Slot]:
+				return nil, fmt.Errorf("%w: shards %d and %d both own slot %d at epoch %d: they do not belong to one installation",
+					ErrCorrupt, shards[o].ID(), sh.ID(), r.Slot, r.Epoch)
+			case o < 0 || r.Epoch > m.epoch[r.Slot]:
+				m.owner[r.Slot], m.epoch[r.Slot], m.frozen[r.Slot] = int16(i), r.Epoch, r.State == SlotFrozen
 			}
 		}
 	}
+	return m, nil
+}
+
+// learn reads the slot rows of one shard again and puts a new map in place if
+// they change something. Whoever met ErrSlotMoved with a map that has been
+// replaced meanwhile need not ask again. A shard that does not answer keeps its
+// claims, so that its slots stay where they are while it is down.
+func (s *Store) learn(ctx context.Context, sh *shard, failed *slotMap) error {
+	sh.claimMu.Lock()
+	defer sh.claimMu.Unlock()
+	if failed != nil && s.slots.Load() != failed {
+		return nil
+	}
+	rows, err := readSlots(ctx, sh.Shard)
+	if err != nil {
+		return fmt.Errorf("shard %d: reading its slots: %w", sh.ID(), err)
+	}
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
+	sh.claims = rows
+	m, err := newSlotMap(s.shards)
+	if err != nil {
+		return err
+	}
+	s.publish(m)
+	return nil
+}
+
+// publish puts m in place, and tells those who wait for a change. slotMu is held.
+func (s *Store) publish(m *slotMap) {
+	old := s.slots.Load()
+	if old != nil {
+		m.n = old.n
+		if *m == *old {
+			return
+		}
+	}
+	m.n++
 	s.slots.Store(m)
+	close(s.changed)
+	s.changed = make(chan struct{})
+	for _, sh := range s.shards {
+		for _, c := range sh.committers {
+			c.signal()
+		}
+	}
+}
+
+// loadSlots reads the claims of all shards, all at once.
+func (s *Store) loadSlots(ctx context.Context) error {
+	errs := make(chan error, len(s.shards))
+	for _, sh := range s.shards {
+		go func() { errs <- s.learn(ctx, sh, nil) }()
+	}
+	var failed error
+	for range s.shards {
+		failed = errors.Join(failed, <-errs)
+	}
 	return failed
 }
 
-// reloadSlots is loadSlots for whoever met ErrSlotMoved: one at a time, and
-// not again if another call has just replaced the map that failed.
-func (s *Store) reloadSlots(ctx context.Context, failed *slotMap) error {
-	s.slotMu.Lock()
-	defer s.slotMu.Unlock()
-	if s.slots.Load() != failed {
-		return nil
+// await waits until all slots can be used, or may be: the caller looks again.
+// It keeps the map fresh meanwhile. ErrUnavailable after CommitTimeout.
+func (s *Store) await(ctx context.Context, slots ...Slot) error {
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
+	s.pokeSlots()
+	timeout := time.NewTimer(s.opt.CommitTimeout)
+	defer timeout.Stop()
+	for {
+		s.slotMu.Lock()
+		m, changed := s.slots.Load(), s.changed
+		s.slotMu.Unlock()
+		if !slices.ContainsFunc(slots, func(slot Slot) bool { return m.frozen[slot] }) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return fmt.Errorf("%w: a slot has been on the move for %v", ErrUnavailable, s.opt.CommitTimeout)
+		case <-ctx.Done():
+			return fmt.Errorf("%w: a slot is on the move: %w", ErrUnavailable, ctx.Err())
+		case <-s.closing:
+			return ErrClosed
+		}
 	}
-	return s.loadSlots(ctx)
 }
+
+// slotPollMin and slotPollMax bound the pause between two looks at the shards'
+// slots while somebody waits for one.
+const slotPollMin, slotPollMax = 10 * time.Millisecond, 200 * time.Millisecond
+
+// pokeSlots tells slotLoop that somebody waits.
+func (s *Store) pokeSlots() {
+	select {
+	case s.poke <- struct{}{}:
+	default:
+	}
+}
+
+// slotLoop reads the map again and again while something waits for a slot that
+// is on the move; otherwise the map is read again when it fails on use. What
+// is parked at committers is looked at each time, too, since it may be late.
+func (s *Store) slotLoop() {
+	defer s.loops.Done()
+	for {
+		select {
+		case <-s.closing:
+			return
+		case <-s.poke:
+		}
+		for pause := slotPollMin; s.waiting.Load() > 0 && !s.isClosing(); pause = min(2*pause, slotPollMax) {
+			sleep(s.closing, pause)
+			ctx, cancel := context.WithTimeout(s.ctx, min(s.opt.ReadTimeout, slotReadTimeout))
+			if err := s.loadSlots(ctx); err != nil && !s.isClosing() {
+				s.log.Warn().Err(err).Msg("reading the slot map while a slot moves")
+			}
+			cancel()
+			for _, sh := range s.shards {
+				for _, c := range sh.committers {
+					c.signal()
+				}
+			}
+		}
+	}
+}
+
+// slotReadTimeout is how long a shard that hangs may hold up those who wait
+// for a slot to come from another one.
+const slotReadTimeout = time.Second
 
 func readSlots(ctx context.Context, sh Shard) (rows []SlotRow, err error) {
 	err = sh.View(ctx, nil, func(sn Snap) (err error) {

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,8 +19,16 @@ type Store struct {
 	log    zerolog.Logger
 	shards []*shard // by id
 
-	slots  atomic.Pointer[slotMap]
-	slotMu sync.Mutex // held while the map is read again
+	// slots is replaced under slotMu; changed is closed when that happens. route
+	// says at which shard's committers a slot's operations queue: see adopt.go.
+	slots   atomic.Pointer[slotMap]
+	slotMu  sync.Mutex
+	changed chan struct{}
+	route   [Slots]atomic.Int32
+	handMu  sync.Mutex // held by the committer that adopts a map
+	// waiting is how much waits for slots on the move; poke wakes slotLoop.
+	waiting atomic.Int64
+	poke    chan struct{} // of capacity 1
 
 	nameKey []byte
 	far     farUsers
@@ -43,6 +52,11 @@ type shard struct {
 	barrier    barrier
 	breakers   *breakers
 	metrics    *shardMetrics
+
+	// claims are the slot rows as last read, guarded by Store.slotMu; claimMu
+	// is held while they are read.
+	claims  []SlotRow
+	claimMu sync.Mutex
 }
 
 // Open reads the slot map and the name key, takes up the tasks that this node
@@ -52,7 +66,7 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 	if err := opt.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{opt: opt.withDefaults(), log: opt.Log, closing: make(chan struct{})}
+	s := &Store{opt: opt.withDefaults(), log: opt.Log, closing: make(chan struct{}), changed: make(chan struct{}), poke: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.open(ctx); err != nil {
 		s.Close()
@@ -90,6 +104,9 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.openNameKey(ctx); err != nil {
 		return err
 	}
+	for slot, owner := range s.slots.Load().owner {
+		s.route[slot].Store(int32(owner))
+	}
 	for _, sh := range s.shards {
 		s.startCommitters(sh)
 	}
@@ -99,6 +116,8 @@ func (s *Store) open(ctx context.Context) error {
 
 // startLoops starts what runs by itself.
 func (s *Store) startLoops() {
+	s.loops.Add(1)
+	go s.slotLoop()
 	for _, sh := range s.shards {
 		for _, loop := range []func(*shard){s.leaseLoop, s.taskLoop, s.sweepLoop, s.watchLoop} {
 			s.loops.Add(1)
@@ -128,12 +147,8 @@ func (s *Store) startCommitters(sh *shard) {
 
 // committerOf returns the committer of a slot: always the same one as long as
 // the slot stays, so a conversation is first in, first out.
-func (s *Store) committerOf(slot Slot) (*committer, error) {
-	sh, _, err := s.shardOf(slot)
-	if err != nil {
-		return nil, err
-	}
-	return sh.committers[uint32(slot)*2654435761>>16%uint32(len(sh.committers))], nil
+func (sh *shard) committerOf(slot Slot) *committer {
+	return sh.committers[uint32(slot)*2654435761>>16%uint32(len(sh.committers))]
 }
 
 // enqueue hands o to its committer; where that refuses, o is answered.
@@ -145,11 +160,16 @@ func (s *Store) enqueue(o op) {
 
 // put hands o to its committer, or says why not; o then is still the caller's.
 func (s *Store) put(o op) error {
-	c, err := s.committerOf(o.head().slot)
-	if err != nil {
-		return err
+	slot := o.head().slot % Slots
+	for {
+		at := s.route[slot].Load()
+		if at < 0 {
+			return fmt.Errorf("%w: slot %d has no owner", ErrUnavailable, slot)
+		}
+		if err := s.shards[at].committerOf(slot).put(o); err != errRerouted {
+			return err
+		}
 	}
-	return c.put(o)
 }
 
 // Close answers what is queued, stops everything, and waits for it. A shard

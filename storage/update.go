@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 )
 
@@ -44,7 +45,7 @@ func (s *Store) Update(ctx context.Context, r Reads, fn func(*Tx) error) error {
 		}
 	}
 	o := &updateOp{s: s, reads: r, slots: slots, fn: fn, result: make(chan error, 1)}
-	o.slot, o.size = slots[0], opOverhead
+	o.slot, o.size, o.patient = slots[0], opOverhead, true
 	home := UserIDIn(o.slot, 1)
 	o.token = SendKey{Conv: SelfKey(home), Sender: home, SendID: newSendID(s.opt.Now().UnixMicro())}
 	s.enqueue(o)
@@ -117,6 +118,23 @@ type updateOp struct {
 // positions are those of an op's rows in the working set, by kind.
 type positions struct {
 	convs, users, sends, userConvs, tasks, names, accounts, devices, blocks []int32
+}
+
+func (o *updateOp) stand(m *slotMap, idx int) standing {
+	if st := m.standOf(idx, o.slots...); st != standHere {
+		return st
+	}
+	for _, k := range o.reads.Convs {
+		if other := k.Other().Slot(); int(m.owner[other]) == idx && !m.open(other) {
+			return standWait
+		}
+	}
+	return standHere
+}
+
+func (o *updateOp) needs(slot Slot) bool {
+	return slices.Contains(o.slots, slot) ||
+		slices.ContainsFunc(o.reads.Convs, func(k ConvKey) bool { return k.Other().Slot() == slot })
 }
 
 func (o *updateOp) lock(w *work) {

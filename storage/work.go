@@ -90,9 +90,8 @@ func (x *index[K, V]) touch(i int32) *V {
 func (x *index[K, V]) row(i int32) *V { return &x.rows[i].v }
 
 // reset forgets the last batch.
-func (w *work) reset(b *batch) {
-	w.batch = b
-	w.slots = w.s.slots.Load()
+func (w *work) reset(b *batch, slots *slotMap) {
+	w.batch, w.slots = b, slots
 	clear(w.slotSeen[:])
 	w.locks.Slots = w.locks.Slots[:0]
 	w.convs.reset()
