@@ -121,6 +121,10 @@ func (w *work) addEntry(r *convRefs, a *Append) Appended {
 	e := Entry{Conv: a.Conv, Rev: h.Rev, ConvSeq: h.ConvSeq, Time: h.LastTime, Sender: a.Sender, Kind: a.Kind, SendID: a.SendID, Body: a.Body}
 	w.out.Entries = append(w.out.Entries, e)
 	for _, sd := range r.sides[:r.n] {
+		if had := w.userConvs.row(sd.userConv).HeadRev; had+1 != e.Rev {
+			w.owe(a.Conv, had+1, e.Rev)
+			continue
+		}
 		w.addInbox(sd, &e, a.Counts, a.Origin, w.shard.inline)
 	}
 	if r.task >= 0 {
@@ -131,6 +135,18 @@ func (w *work) addEntry(r *convRefs, a *Append) Appended {
 		t.ToRev = h.Rev
 	}
 	return Appended{Rev: e.Rev, ConvSeq: e.ConvSeq, Time: e.Time}
+}
+
+// owe makes a task for a recipient who lives here but lacks earlier entries:
+// until a moment ago the two sides were on different shards, and a task of that
+// time is still under way. Written here and now, the new entry would make
+// delivery skip the older ones. The task row is not locked: whatever it said,
+// what is owed is what the user_conv, which is locked, does not have.
+func (w *work) owe(k ConvKey, next, to uint64) {
+	w.owed = append(w.owed, Task{
+		Key: TaskKey{Conv: k, Target: w.shard.ID()}, NextRev: next, ToRev: to,
+		Owner: w.s.opt.Node, Incarnation: w.s.opt.Incarnation, Found: true,
+	})
 }
 
 // addInbox gives a recipient the next seq (I2) and moves the marks along.

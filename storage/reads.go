@@ -174,7 +174,7 @@ func (s *Store) fill(ctx context.Context, rows []InboxRow) (int, error) {
 		}
 	}
 	filled, failed := len(rows), error(nil)
-	s.spread(ctx, missing, func(i int) Slot { return rows[i].Entry.Conv.Slot() },
+	s.spread(ctx, true, missing, func(i int) Slot { return rows[i].Entry.Conv.Slot() },
 		func(sn Snap, at []int) error { return fillFrom(sn, rows, at) },
 		func(at []int, err error) {
 			if at[0] < filled {
@@ -273,7 +273,7 @@ func (s *Store) gather(ctx context.Context, n int, slotOf func(int) Slot, read f
 	for i := range at {
 		at[i] = i
 	}
-	s.spread(ctx, at, slotOf, func(sn Snap, at []int) error {
+	s.spread(ctx, true, at, slotOf, func(sn Snap, at []int) error {
 		for _, i := range at {
 			if err := read(sn, i); err != nil {
 				return err
@@ -286,9 +286,9 @@ func (s *Store) gather(ctx context.Context, n int, slotOf func(int) Slot, read f
 
 // spread runs read for the positions in at, those on one shard together in one
 // view, all shards at once; failed is told which of them could not be read and
-// why, by one goroutine at a time. Those whose slots are on the move wait by
-// themselves and keep nobody else waiting. read may run again.
-func (s *Store) spread(ctx context.Context, at []int, slotOf func(int) Slot, read func(Snap, []int) error, failed func([]int, error)) {
+// why, by one goroutine at a time. Those whose slots are on the move wait, by
+// themselves, or fail if wait is false. read may run again.
+func (s *Store) spread(ctx context.Context, wait bool, at []int, slotOf func(int) Slot, read func(Snap, []int) error, failed func([]int, error)) {
 	var mu sync.Mutex
 	fail := func(at []int, err error) {
 		mu.Lock()
@@ -309,14 +309,15 @@ func (s *Store) spread(ctx context.Context, at []int, slotOf func(int) Slot, rea
 		wg.Wait()
 	}
 	one = func(p *readPart) {
-		var err error
-		if p.moving {
-			err = s.await(ctx, p.slots...)
-		} else {
+		err := errMoving
+		switch {
+		case !p.moving:
 			err = s.view(ctx, p.slots, func(sn Snap) error { return read(sn, p.at) })
+		case wait:
+			err = s.await(ctx, p.slots...)
 		}
 		switch {
-		case err == nil && p.moving, errors.Is(err, errMoving):
+		case err == nil && p.moving, !p.moving && errors.Is(err, errMoving):
 			all(p.at) // the map is another one now
 		case err != nil:
 			fail(p.at, err)

@@ -16,6 +16,17 @@ type deliverOp struct {
 	err     error
 }
 
+// missingRevs is the answer where a recipient lacks entries before those that a
+// task is to deliver. Both sides of a pair get every entry, so their revs have
+// no gaps; but two tasks of a conversation may be under way at once, one for
+// the shard that the recipient has left and one for where the recipient is now.
+// Whichever comes first delivers all.
+type missingRevs struct{ from uint64 }
+
+func (e *missingRevs) Error() string {
+	return fmt.Sprintf("storage: the recipient lacks entries from rev %d on", e.from)
+}
+
 func newDeliverOp(j *job, done func()) *deliverOp {
 	o := &deliverOp{job: j, user: j.key.Conv.Other(), entries: j.entries, done: done}
 	o.slot, o.size = o.user.Slot(), opOverhead
@@ -41,6 +52,10 @@ func (o *deliverOp) plan(w *work) {
 		e := &o.entries[i]
 		if e.Rev <= uc.HeadRev {
 			continue // delivered before; its row may be deleted already
+		}
+		if e.Rev != uc.HeadRev+1 {
+			o.err = &missingRevs{from: uc.HeadRev + 1}
+			return
 		}
 		// An entry that does not count carries the count so far.
 		w.addInbox(o.at, e, e.ConvSeq > uc.Head, 0, max(w.shard.inline, w.s.opt.InlineBody))

@@ -25,6 +25,11 @@ type laneKey struct {
 // A lane drains the tasks from one shard to another. Its goroutine lives as
 // long as there is something to do. One lane per pair, so that a target that
 // is down holds up nobody else.
+//
+// A task says where its recipient was when it was made. That only sorts it:
+// entries are read where the conversation is, and delivered where the recipient
+// is. A lane leaves alone what is on the move (R5), and hands tasks on that
+// travelled to another shard with their conversations.
 type lane struct {
 	s      *Store
 	home   *shard
@@ -119,15 +124,17 @@ func (l *lane) run() {
 	defer l.s.loops.Done()
 	pause := l.s.opt.RetryMin
 	for {
-		jobs := l.take()
-		if len(jobs) == 0 {
+		jobs, over := l.take()
+		if over {
 			return
 		}
-		if l.work(jobs) {
+		if len(jobs) > 0 && l.work(jobs) {
 			pause = l.s.opt.RetryMin
 			continue
 		}
-		l.home.metrics.taskFails.Inc()
+		if len(jobs) > 0 {
+			l.home.metrics.taskFails.Inc()
+		}
 		sleep(l.s.closing, jitter(pause))
 		pause = min(2*pause, l.s.opt.RetryMax)
 	}
@@ -143,32 +150,44 @@ type job struct {
 	err     error
 }
 
-// take returns the oldest tasks; none: the lane has ended.
-func (l *lane) take() (jobs []*job) {
+// take returns the oldest tasks that can be worked on; none and over: the lane
+// has ended.
+func (l *lane) take() (jobs []*job, over bool) {
+	m := l.s.slots.Load()
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.s.isClosing() || len(l.order) == 0 {
 		l.busy = false
-		return nil
+		l.mu.Unlock()
+		return nil, true
 	}
-	n := min(len(l.order), laneBatch)
-	for _, k := range l.order[:n] {
-		sp := l.spans[k]
-		sp.working = true
-		jobs = append(jobs, &job{key: TaskKey{Conv: k, Target: l.target}, next: sp.next, to: sp.to})
+	var strays []Task
+	left := l.order[:0]
+	for _, k := range l.order {
+		sp, home := l.spans[k], m.owner[k.Slot()]
+		switch {
+		case m.frozen[k.Slot()], m.frozen[k.Other().Slot()], len(jobs) == laneBatch:
+			left = append(left, k)
+		case home >= 0 && int(home) != l.home.idx:
+			strays = append(strays, Task{Key: TaskKey{Conv: k, Target: l.target}, NextRev: sp.next, ToRev: sp.to})
+			delete(l.spans, k)
+		default:
+			sp.working = true
+			jobs = append(jobs, &job{key: TaskKey{Conv: k, Target: l.target}, next: sp.next, to: sp.to})
+		}
 	}
-	l.order = append(l.order[:0], l.order[n:]...)
-	return jobs
+	clear(l.order[len(left):])
+	l.order = left
+	l.mu.Unlock()
+	for _, t := range strays {
+		l.s.tasks.add(l.s.shards[m.owner[t.Key.Conv.Slot()]], t)
+	}
+	return jobs, false
 }
 
 // work reads the entries at home, commits them at the target, and only when
 // that is durable tells the home. It reports whether the target did its part.
 func (l *lane) work(jobs []*job) (ok bool) {
-	if err := l.read(jobs); err != nil {
-		for _, j := range jobs {
-			j.err = err
-		}
-	}
+	l.read(jobs)
 	var wg sync.WaitGroup
 	for _, j := range jobs {
 		if j.err == nil && len(j.entries) > 0 {
@@ -189,21 +208,26 @@ func (l *lane) work(jobs []*job) (ok bool) {
 
 // read fetches what the jobs are to deliver. It is durable: whoever adds a
 // task has seen its commit done.
-func (l *lane) read(jobs []*job) error {
+func (l *lane) read(jobs []*job) {
 	ctx, cancel := l.s.timeout()
 	defer cancel()
-	slots := make([]Slot, 0, len(jobs))
-	for _, j := range jobs {
-		slots = append(slots, j.key.Conv.Slot())
+	at := make([]int, len(jobs))
+	for i := range at {
+		at[i] = i
 	}
-	return l.s.view(ctx, slots, func(sn Snap) (err error) {
-		for _, j := range jobs {
+	l.s.spread(ctx, false, at, func(i int) Slot { return jobs[i].key.Conv.Slot() }, func(sn Snap, at []int) (err error) {
+		for _, i := range at {
+			j := jobs[i]
 			to := min(j.to, j.next+spanRevs-1)
 			if j.entries, err = sn.Entries(j.key.Conv, j.next, to, spanRevs, spanBytes, false); err != nil {
 				return err
 			}
 		}
 		return nil
+	}, func(at []int, err error) {
+		for _, i := range at {
+			jobs[i].err = err
+		}
 	})
 }
 
@@ -216,7 +240,10 @@ func (l *lane) put(jobs []*job) (ok bool) {
 		k := j.key.Conv
 		sp := l.spans[k]
 		sp.working = false
+		var missing *missingRevs
 		switch {
+		case errors.As(j.err, &missing):
+			sp.next = missing.from
 		case errors.Is(j.err, ErrNoUser), errors.Is(j.err, ErrInvalid), errors.Is(j.err, ErrCorrupt):
 			// Trying at once would not help, and would hold up the others.
 			l.s.log.Error().Err(j.err).Stringer("conversation", k).Uint64("rev", j.next).

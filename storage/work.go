@@ -29,6 +29,7 @@ type work struct {
 
 	now    int64
 	locked *Locked
+	owed   []Task // see owe
 	out    Writes
 }
 
@@ -153,11 +154,35 @@ func (w *work) load(l *Locked) {
 	}
 	w.batch.deliveries = w.batch.deliveries[:0]
 	w.batch.raised = w.batch.raised[:0]
+	w.owed = w.owed[:0]
+}
+
+// mergeOwed joins what is owed to a conversation's recipient with its task row,
+// where that is among the locked ones.
+func (w *work) mergeOwed() {
+	for i := range w.owed {
+		t := w.owed[i]
+		for j := range w.owed[:i] {
+			if w.owed[j].Key == t.Key {
+				w.owed[j].ToRev, t.Found = max(w.owed[j].ToRev, t.ToRev), false
+			}
+		}
+		w.owed[i].Found = t.Found
+	}
+	for _, t := range w.owed {
+		if at, ok := w.tasks.at[t.Key]; ok && t.Found {
+			*w.tasks.touch(at) = t
+		} else if t.Found {
+			w.out.Tasks = append(w.out.Tasks, t)
+			w.batch.raised = append(w.batch.raised, t)
+		}
+	}
 }
 
 // writes collects what the operations changed.
 func (w *work) writes() *Writes {
 	o := &w.out
+	w.mergeOwed()
 	o.Convs = changed(&w.convs, o.Convs)
 	o.Users = changed(&w.users, o.Users)
 	o.Sends = changed(&w.sends, o.Sends)
