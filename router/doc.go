@@ -10,15 +10,36 @@
 //
 //   - Directory: user → one Entry per device slot. Order is (LoginEpoch,
 //     AttachNo), the highest wins, and the loser is told to go. Memory is the
-//     one for a node that runs alone; a shared one serves a fleet behind the
-//     same interface and the same contract suite (testDirectory).
+//     one for a node that runs alone; one that several nodes share (a Fleet)
+//     stands behind the same interface and the same contract suite
+//     (testDirectory).
 //   - Local: the sessions of this node, implemented by conn/chat.
-//   - Router: joins the two. Deliver looks a whole batch of users up at once,
-//     hands what is local to Local in one call, and counts what it could not
-//     place.
+//   - Peers: the links to other nodes, implemented by router/peer, which hands
+//     what it receives to the Router as its Receiver.
+//   - Router: joins them. Deliver gives the whole batch to Local at once, which
+//     knows best who is here: that needs no directory and goes on without one.
+//     Users who have connections elsewhere are found in the directory, in
+//     batches, and each other node gets one Forward with all that is for it.
 //
-// Two designs failed before this one. A callback per user makes the owner take
-// its locks once a message instead of once a commit. Ordering by attach time
-// alone lets an old login that reconnects throw out the newer one, and the two
-// devices then throw each other out for ever.
+// Where looking up takes a round trip (Fleet), it never happens on the
+// goroutine that delivers: that is the one on which commits complete. Items wait
+// in a few bounded lanes, a user always in the same one, so each user's events
+// stay in order. Whatever came while one look-up was under way shares the next,
+// and a user asked for ten times in it is looked up once. There is no timer. A
+// full lane drops what is newest; hints give way first.
+//
+// What comes from another node goes to Local and no further: one hop. Where a
+// route misled, the node says NotHere and the Router removes that very entry,
+// if it still stands.
+//
+// A cache of routes is not kept. It would have to know at once when a user
+// attaches on one more node: a route that is missing in it loses pushes in
+// silence until the audit finds out, while what it saves is one field in a
+// look-up that is on its way anyway. The directory is the cache, and NotHere
+// corrects it.
+//
+// Other designs that failed: a callback per user makes the owner take its locks
+// once a message instead of once a commit. Ordering by attach time alone lets an
+// old login that reconnects throw out the newer one, and the two devices then
+// throw each other out for ever.
 package router
