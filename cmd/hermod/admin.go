@@ -25,9 +25,8 @@ type admin struct {
 	done sync.WaitGroup
 }
 
-// startAdmin listens on addr. ready returns nil while the node takes clients,
-// and otherwise the reason why not.
-func startAdmin(addr string, metrics prometheus.Gatherer, ready func(context.Context) error, log zerolog.Logger) (*admin, error) {
+// startAdmin listens on addr.
+func startAdmin(addr string, metrics prometheus.Gatherer, ready func(context.Context) health, log zerolog.Logger) (*admin, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
@@ -39,11 +38,11 @@ func startAdmin(addr string, metrics prometheus.Gatherer, ready func(context.Con
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 		defer cancel()
-		if err := ready(ctx); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
+		h := ready(ctx)
+		if h.err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		_, _ = io.WriteString(w, "ok\n")
+		_, _ = io.WriteString(w, h.String()+"\n")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)

@@ -28,8 +28,8 @@ var mayImport = map[string][]string{
 	"bench":               {"proto", "conn/client"},
 	"bench/local":         {},
 	// What the commands share: the configuration, and clusters to play with.
-	"cmd/internal/config":  {"storage", "storage/mysql", "storage/pebble"},
-	"cmd/internal/cluster": {"cmd/internal/config", "bench/local"},
+	"cmd/internal/config":  {"storage", "storage/mysql", "storage/pebble", "router/peer"},
+	"cmd/internal/cluster": {"cmd/internal/config", "router/peer", "bench/local"},
 	"cmd/hermod":           {"*"},
 	"cmd/hermodctl":        {"*"},
 	"cmd/hermod-bench":     {"*"},

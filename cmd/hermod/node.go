@@ -9,6 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // nodeFile holds who this node is, in the data folder.
@@ -22,10 +25,52 @@ type nodeIdentity struct {
 	Incarnation uint64 `json:"incarnation"`
 }
 
+// dataFolder is this process's claim on its data folder.
+type dataFolder struct {
+	lock  *os.File
+	node  nodeIdentity
+	first bool // the folder is new
+}
+
+// openData takes the folder for this process alone, and counts this start in
+// it. number is the node's, as its certificate has it; 0: any. Two processes on
+// one folder would be one node twice: each would take the other's tasks and
+// connections for its own.
+func openData(dir string, number uint64) (*dataFolder, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data.dir: %w", err)
+	}
+	lock, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("data.dir: %w", err)
+	}
+	d := &dataFolder{lock: lock}
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = fmt.Errorf("data.dir: another hermod runs on this data (%s); stop it, or give this one a folder of its own", dir)
+	}
+	if err == nil {
+		_, missing := os.Stat(filepath.Join(dir, nodeFile))
+		d.first = errors.Is(missing, fs.ErrNotExist)
+		d.node, err = startNode(dir, number)
+	}
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return d, nil
+}
+
+// close gives the folder back; a second time does nothing.
+func (d *dataFolder) close() error {
+	if err := d.lock.Close(); !errors.Is(err, fs.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
 // startNode reads the identity from dir, making it at the first start, and
-// counts this start durably before it returns. The caller holds the engine's
-// lock on dir, so no two starts count at once.
-func startNode(dir string) (nodeIdentity, error) {
+// counts this start durably before it returns.
+func startNode(dir string, number uint64) (nodeIdentity, error) {
 	path := filepath.Join(dir, nodeFile)
 	var n nodeIdentity
 	b, err := os.ReadFile(path)
@@ -34,7 +79,16 @@ func startNode(dir string) (nodeIdentity, error) {
 		if err := json.Unmarshal(b, &n); err != nil || n.ID == 0 {
 			return n, fmt.Errorf("%s is damaged (%v); restore it from a backup, or delete it to give this node a new identity", path, err)
 		}
+		if number != 0 && n.ID != number {
+			return n, fmt.Errorf("data.dir is node %d's, but cluster.cert is for node %d; make a certificate for this node («hermodctl cluster cert --node %[1]d NAME»), or name the right folder", n.ID, number)
+		}
 	case errors.Is(err, fs.ErrNotExist):
+		if number != 0 {
+			// A folder that was lost must not count from 1 again: others may
+			// remember the starts before.
+			n = nodeIdentity{ID: number, Incarnation: uint64(time.Now().Unix())}
+			break
+		}
 		var r [8]byte
 		if _, err := rand.Read(r[:]); err != nil {
 			return n, err

@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +19,7 @@ import (
 	"github.com/hermod-im/hermod/conn"
 	"github.com/hermod-im/hermod/conn/chat"
 	"github.com/hermod-im/hermod/router"
+	"github.com/hermod-im/hermod/router/peer"
 	"github.com/hermod-im/hermod/storage"
 )
 
@@ -30,16 +29,17 @@ type Server struct {
 	cfg     config.Config
 	log     zerolog.Logger
 	metrics *prometheus.Registry
-	first   bool // the data folder is new
 
 	// In the order in which they start; Close goes the other way.
-	shards []storage.Shard
-	router *router.Router
-	store  *storage.Store
-	chat   *chat.Chat
-	cert   certificate
-	edge   *conn.Server
-	admin  *admin
+	identity peer.Identity // of [cluster]
+	data     *dataFolder
+	router   *router.Router
+	shards   []storage.Shard
+	store    *storage.Store
+	chat     *chat.Chat
+	cert     certificate
+	edge     *conn.Server
+	admin    *admin
 
 	joined   atomic.Bool // the router knows chat
 	batches  sync.Pool   // *[]router.Delivery
@@ -71,190 +71,27 @@ func Start(cfg config.Config, log zerolog.Logger) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) start(ctx context.Context) (err error) {
+// start starts the parts, each on the one before.
+func (s *Server) start(ctx context.Context) error {
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if err := s.startStorage(ctx); err != nil {
-		return err
-	}
-	if err := s.startEdge(); err != nil {
-		return err
-	}
-	if s.cfg.Admin.Listen != "" {
-		if s.admin, err = startAdmin(s.cfg.Admin.Listen, s.metrics, s.ready, s.log); err != nil {
-			return fmt.Errorf("admin.listen: %w", err)
+	for _, part := range []func() error{
+		s.startData,
+		s.startRouter,
+		func() error { return s.startStorage(ctx) },
+		s.startChat,
+		s.startEdge,
+		s.startAdmin,
+	} {
+		if err := part(); err != nil {
+			return err
 		}
-		s.log.Info().Stringer("address", s.admin.addr()).Str("mode", "admin").Msg("listening")
 	}
 	s.work.Go(func() { keepMemorySmall(ctx, time.Now) })
 	return nil
 }
 
-// startStorage opens the data folder and everything that rests on it.
-func (s *Server) startStorage(ctx context.Context) error {
-	dir := s.cfg.Data.Dir
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("data.dir: %w", err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, nodeFile)); errors.Is(err, os.ErrNotExist) {
-		s.first = true
-	}
-	var err error
-	s.shards, err = s.cfg.OpenShards(ctx, config.OpenOptions{Log: s.log, Metrics: s.metrics})
-	if err != nil {
-		return err
-	}
-	node, err := startNode(dir) // under the lock of the shard's folder
-	if err != nil {
-		return err
-	}
-	s.router, err = router.New(router.Options{
-		Node: node.ID, Incarnation: node.Incarnation,
-		Directory: router.NewMemory(time.Now), Log: s.log, Metrics: s.metrics,
-	})
-	if err != nil {
-		return err
-	}
-	s.store, err = storage.Open(ctx, storage.Options{
-		Shards: s.shards,
-		Node:   storage.NodeID(node.ID), Incarnation: node.Incarnation,
-		ClaimSlots:   true,
-		Deliver:      s.deliver,
-		RetainAge:    s.cfg.Storage.RetainAge.Std(),
-		RetainEvents: s.cfg.Storage.RetainEvents,
-		Log:          s.log, Metrics: s.metrics,
-	})
-	if err != nil {
-		return err
-	}
-	s.chat, err = chat.New(chat.Options{
-		Store: s.store, Router: s.router,
-		Limits:   chatLimits(s.cfg.Limits),
-		Argon2:   chat.Argon2{MemoryKiB: s.cfg.Auth.Argon2MemoryKiB, Passes: s.cfg.Auth.Argon2Time},
-		Tokens:   chat.Tokens{Dir: s.cfg.KeysDir(), Life: s.cfg.Auth.TokenLife.Std()},
-		Accounts: chat.Accounts{RegistersPerMinute: s.cfg.Limits.RegistersPerIP},
-		Log:      s.log, Metrics: s.metrics,
-	})
-	if err != nil {
-		return err
-	}
-	s.router.SetLocal(s.chat)
-	s.joined.Store(true)
-	return nil
-}
-
-// deliver hands what became durable to the router. Before chat is there nobody
-// can be connected.
-func (s *Server) deliver(ds []storage.Delivery) {
-	if !s.joined.Load() {
-		return
-	}
-	buf, _ := s.batches.Get().(*[]router.Delivery)
-	if buf == nil {
-		buf = new([]router.Delivery)
-	}
-	*buf = chat.AppendDeliveries(*buf, ds)
-	s.router.Deliver(context.Background(), *buf)
-	clear(*buf)
-	*buf = (*buf)[:0]
-	s.batches.Put(buf)
-}
-
-// startEdge opens the listeners.
-func (s *Server) startEdge() error {
-	var ls []conn.Listener
-	l := s.cfg.Listen
-	if l.Plain != "" {
-		host, _, _ := net.SplitHostPort(l.Plain)
-		ls = append(ls, conn.Listener{Addr: l.Plain, Mode: conn.Plain, Insecure: l.PlainInsecure && !config.IsLoopback(host)})
-	}
-	if l.TLS != "" {
-		if err := s.cert.load(s.cfg.TLS); err != nil {
-			return fmt.Errorf("tls: %w", err)
-		}
-		ls = append(ls, conn.Listener{Addr: l.TLS, Mode: conn.TLS, TLS: &tls.Config{GetCertificate: s.cert.get}})
-	}
-	if l.Proxy != "" {
-		ls = append(ls, conn.Listener{Addr: l.Proxy, Mode: conn.Proxy, Trusted: config.Nets(l.ProxyTrusted)})
-	}
-	var err error
-	s.edge, err = conn.Start(conn.Options{
-		Listeners: ls, Handler: s.chat, Limits: edgeLimits(s.cfg.Limits),
-		Log: s.log, Metrics: s.metrics,
-	})
-	if err != nil {
-		return err
-	}
-	for i, addr := range s.edge.Addrs() {
-		s.log.Info().Stringer("address", addr).Stringer("mode", ls[i].Mode).Msg("listening")
-	}
-	return nil
-}
-
-// edgeLimits and chatLimits split the configuration's limits.
-func edgeLimits(l config.LimitsConfig) conn.Limits {
-	return conn.Limits{
-		FirstByte: l.FirstByte.Std(), Login: l.Login.Std(), PartialFrame: l.PartialFrame.Std(),
-		MaxInFlight: l.MaxInFlight, FrameRate: l.FramesPerSecond,
-		OutboxBytes: l.OutboxKiB << 10, OutboxStall: l.OutboxStall.Std(),
-		MaxConns: l.MaxConns, PerIPRate: l.NewConnsPerIP, PerIPLive: l.ConnsPerIP,
-		Handshakes: l.HandshakePending, Exempt: config.Nets(l.Exempt),
-	}
-}
-
-func chatLimits(l config.LimitsConfig) chat.Limits {
-	return chat.Limits{
-		WindowEvents: l.EventWindow, WindowBytes: l.OutboxKiB << 10 / 2,
-		MaxInFlight: l.MaxInFlight, SyncsPerSecond: l.SyncsPerSecond,
-	}
-}
-
-// ready says why the node takes no clients, nil if it does.
-func (s *Server) ready(ctx context.Context) error {
-	if s.draining.Load() {
-		return errors.New("draining")
-	}
-	var errs []error
-	for _, sh := range s.shards {
-		if err := sh.Barrier(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("shard %d does not answer: %w", sh.ID(), err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // Addrs returns the listeners' addresses: plain, TLS, proxy, as far as set.
 func (s *Server) Addrs() []net.Addr { return s.edge.Addrs() }
-
-// Reload takes over what can change while running. What cannot be taken over
-// stays, and the log says so; ok is false if the whole was refused.
-func (s *Server) Reload(cfg config.Config) (ok bool) {
-	ps := cfg.Check()
-	for _, p := range ps {
-		level := zerolog.WarnLevel
-		if p.Fatal {
-			level = zerolog.ErrorLevel
-		}
-		s.log.WithLevel(level).Str("key", p.Key).Msg(p.Text)
-	}
-	if ps.Fatal() {
-		s.log.Error().Msg("the new configuration has errors; everything stays as it was")
-		return false
-	}
-	var errs []error
-	if cfg.Listen.TLS != "" && s.cfg.Listen.TLS != "" {
-		errs = append(errs, s.cert.load(cfg.TLS))
-	}
-	errs = append(errs,
-		s.chat.ReloadKeys(),
-		s.edge.Reload(nil, edgeLimits(cfg.Limits)),
-		s.chat.SetLimits(chatLimits(cfg.Limits)))
-	if err := errors.Join(errs...); err != nil {
-		s.log.Error().Err(err).Msg("reload: what failed stays as it was")
-		return true
-	}
-	s.log.Info().Msg("reloaded certificates, keys and limits")
-	return true
-}
 
 // Shutdown drains, then closes. A value on hurry ends the wait for clients.
 func (s *Server) Shutdown(hurry <-chan os.Signal) error {
@@ -296,6 +133,9 @@ func (s *Server) Close() error {
 	for _, sh := range s.shards {
 		errs = append(errs, sh.Close())
 	}
+	if s.data != nil {
+		errs = append(errs, s.data.close())
+	}
 	if s.admin != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -306,7 +146,7 @@ func (s *Server) Close() error {
 
 // greet tells a person at the first start how to try it.
 func (s *Server) greet(w io.Writer) {
-	if !s.first || s.cfg.Listen.Plain == "" {
+	if !s.data.first || s.cfg.Listen.Plain == "" {
 		return
 	}
 	admin := ""

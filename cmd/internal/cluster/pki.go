@@ -21,7 +21,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/hermod-im/hermod/cmd/internal/config"
+	"github.com/hermod-im/hermod/router/peer"
 )
 
 // Files of a cluster's CA, in its folder. Only CACert goes to the nodes.
@@ -78,7 +78,7 @@ func MakeCert(o CertOptions) (Pair, error) {
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	if o.Node != 0 {
-		tmpl.URIs = []*url.URL{config.NodeURI(o.Node)}
+		tmpl.URIs = []*url.URL{peer.NodeURI(o.Node)}
 	}
 	cert, key := filepath.Join(o.Dir, o.Name+".pem"), filepath.Join(o.Dir, o.Name+"-key.pem")
 	return o.sign(tmpl, cert, key, &ca)
@@ -169,9 +169,9 @@ func NodeNumber(path string) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", path, err)
 	}
-	n, err := config.NodeOf(cert)
+	n, err := peer.NodeOf(cert)
 	if err != nil {
-		return 0, fmt.Errorf("%s %w; remove it, or give the node's number", path, err)
+		return 0, fmt.Errorf("%s: %w; remove it, or give the node's number", path, err)
 	}
 	return n, nil
 }

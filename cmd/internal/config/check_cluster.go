@@ -115,12 +115,13 @@ func (c *Config) checkCluster(ps *Problems) {
 	if len(c.Storage.Shards) == 0 {
 		ps.fail("storage.shard", "is empty, but cluster.listen is set: nodes share shards on MySQL or MariaDB. Add a [[storage.shard]] for each")
 	}
-	cr, err := cc.Credentials()
+	id, node, err := cc.Identity()
 	if err != nil {
 		ps.fail("cluster", "%v", err)
 		return
 	}
-	if left := time.Until(cr.Cert.Leaf.NotAfter); left < 14*24*time.Hour {
-		ps.warn("cluster.cert", "expires on %s; renew it («hermodctl cluster cert --node %d») and send SIGHUP", cr.Cert.Leaf.NotAfter.Format(time.DateOnly), cr.Node)
+	ends := id.Certificate.Leaf.NotAfter
+	if left := time.Until(ends); left < 14*24*time.Hour {
+		ps.warn("cluster.cert", "expires on %s; renew it («hermodctl cluster cert --node %d») and send SIGHUP", ends.Format(time.DateOnly), node)
 	}
 }

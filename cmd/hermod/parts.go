@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/hermod-im/hermod/cmd/internal/config"
+	"github.com/hermod-im/hermod/conn"
+	"github.com/hermod-im/hermod/conn/chat"
+	"github.com/hermod-im/hermod/router"
+	"github.com/hermod-im/hermod/storage"
+)
+
+// startData takes the data folder, and with it the node's identity.
+func (s *Server) startData() error {
+	var number uint64 // any
+	if s.cfg.Cluster.Listen != "" {
+		var err error
+		if s.identity, number, err = s.cfg.Cluster.Identity(); err != nil {
+			return fmt.Errorf("cluster: %w", err)
+		}
+	}
+	var err error
+	s.data, err = openData(s.cfg.Data.Dir, number)
+	return err
+}
+
+// startRouter opens the directory: in memory for a node that runs alone.
+func (s *Server) startRouter() (err error) {
+	s.router, err = router.New(router.Options{
+		Node: s.data.node.ID, Incarnation: s.data.node.Incarnation,
+		Directory: router.NewMemory(time.Now), Log: s.log, Metrics: s.metrics,
+	})
+	return err
+}
+
+// startStorage opens the shards. Slots of embedded ones are divided here;
+// databases are prepared by hand («hermodctl shards init»), so that a mistyped
+// name is an error and not an empty installation.
+func (s *Server) startStorage(ctx context.Context) (err error) {
+	s.shards, err = s.cfg.OpenShards(ctx, config.OpenOptions{Log: s.log, Metrics: s.metrics})
+	if err != nil {
+		return err
+	}
+	s.store, err = storage.Open(ctx, storage.Options{
+		Shards: s.shards,
+		Node:   storage.NodeID(s.data.node.ID), Incarnation: s.data.node.Incarnation,
+		ClaimSlots:   len(s.cfg.Storage.Shards) == 0,
+		Deliver:      s.deliver,
+		RetainAge:    s.cfg.Storage.RetainAge.Std(),
+		RetainEvents: s.cfg.Storage.RetainEvents,
+		Log:          s.log, Metrics: s.metrics,
+	})
+	return err
+}
+
+func (s *Server) startChat() (err error) {
+	s.chat, err = chat.New(chat.Options{
+		Store: s.store, Router: s.router,
+		Limits:   chatLimits(s.cfg.Limits),
+		Argon2:   chat.Argon2{MemoryKiB: s.cfg.Auth.Argon2MemoryKiB, Passes: s.cfg.Auth.Argon2Time},
+		Tokens:   chat.Tokens{Dir: s.cfg.KeysDir(), Life: s.cfg.Auth.TokenLife.Std()},
+		Accounts: chat.Accounts{RegistersPerMinute: s.cfg.Limits.RegistersPerIP},
+		Log:      s.log, Metrics: s.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	s.router.SetLocal(s.chat)
+	s.joined.Store(true)
+	return nil
+}
+
+// deliver hands what became durable to the router. Before chat is there nobody
+// can be connected.
+func (s *Server) deliver(ds []storage.Delivery) {
+	if !s.joined.Load() {
+		return
+	}
+	buf, _ := s.batches.Get().(*[]router.Delivery)
+	if buf == nil {
+		buf = new([]router.Delivery)
+	}
+	*buf = chat.AppendDeliveries(*buf, ds)
+	s.router.Deliver(context.Background(), *buf)
+	clear(*buf)
+	*buf = (*buf)[:0]
+	s.batches.Put(buf)
+}
+
+// startEdge opens the listeners.
+func (s *Server) startEdge() error {
+	var ls []conn.Listener
+	l := s.cfg.Listen
+	if l.Plain != "" {
+		host, _, _ := net.SplitHostPort(l.Plain)
+		ls = append(ls, conn.Listener{Addr: l.Plain, Mode: conn.Plain, Insecure: l.PlainInsecure && !config.IsLoopback(host)})
+	}
+	if l.TLS != "" {
+		if err := s.cert.load(s.cfg.TLS); err != nil {
+			return fmt.Errorf("tls: %w", err)
+		}
+		ls = append(ls, conn.Listener{Addr: l.TLS, Mode: conn.TLS, TLS: &tls.Config{GetCertificate: s.cert.get}})
+	}
+	if l.Proxy != "" {
+		ls = append(ls, conn.Listener{Addr: l.Proxy, Mode: conn.Proxy, Trusted: config.Nets(l.ProxyTrusted)})
+	}
+	var err error
+	s.edge, err = conn.Start(conn.Options{
+		Listeners: ls, Handler: s.chat, Limits: edgeLimits(s.cfg.Limits),
+		Log: s.log, Metrics: s.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	for i, addr := range s.edge.Addrs() {
+		s.log.Info().Stringer("address", addr).Stringer("mode", ls[i].Mode).Msg("listening")
+	}
+	return nil
+}
+
+// startAdmin opens the operator's HTTP. It comes last: who sees it listen can
+// connect everywhere else.
+func (s *Server) startAdmin() (err error) {
+	if s.cfg.Admin.Listen == "" {
+		return nil
+	}
+	if s.admin, err = startAdmin(s.cfg.Admin.Listen, s.metrics, s.ready, s.log); err != nil {
+		return fmt.Errorf("admin.listen: %w", err)
+	}
+	s.log.Info().Stringer("address", s.admin.addr()).Str("mode", "admin").Msg("listening")
+	return nil
+}
