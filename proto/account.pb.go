@@ -136,7 +136,8 @@ func (x *LookupUser) GetName() string {
 	return ""
 }
 
-// GetProfiles takes up to limits.max_ids ids. Answer: Profiles, those that exist.
+// GetProfiles takes up to limits.max_ids ids. Answer: Profiles, those that exist,
+// in the order of the ids.
 type GetProfiles struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	UserIds       []int64                `protobuf:"varint,1,rep,packed,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
@@ -182,8 +183,11 @@ func (x *GetProfiles) GetUserIds() []int64 {
 }
 
 type Profiles struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Profiles      []*Profile             `protobuf:"bytes,1,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Profiles []*Profile             `protobuf:"bytes,1,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	// more: the answer is full. Ask again for the ids behind that of the last
+	// profile here.
+	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -223,6 +227,13 @@ func (x *Profiles) GetProfiles() []*Profile {
 		return x.Profiles
 	}
 	return nil
+}
+
+func (x *Profiles) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 // UpdateProfile replaces both fields of the own profile. Answer: Profiles.
@@ -489,9 +500,10 @@ const file_hermod_v1_account_proto_rawDesc = "" +
 	"LookupUser\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"(\n" +
 	"\vGetProfiles\x12\x19\n" +
-	"\buser_ids\x18\x01 \x03(\x03R\auserIds\":\n" +
+	"\buser_ids\x18\x01 \x03(\x03R\auserIds\"N\n" +
 	"\bProfiles\x12.\n" +
-	"\bprofiles\x18\x01 \x03(\v2\x12.hermod.v1.ProfileR\bprofiles\"Q\n" +
+	"\bprofiles\x18\x01 \x03(\v2\x12.hermod.v1.ProfileR\bprofiles\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"Q\n" +
 	"\rUpdateProfile\x12!\n" +
 	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x12\x1d\n" +
 	"\n" +

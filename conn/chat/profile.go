@@ -21,6 +21,8 @@ const (
 	maxAvatarURL   = 512 // bytes
 	// profileReads is how many slots one GetProfiles reads at a time.
 	profileReads = 16
+	// profileOverhead is what a Profile takes besides in a frame.
+	profileOverhead = 4
 )
 
 // checkDisplayName: empty means the account name.
@@ -64,8 +66,17 @@ func profileOf(a *storage.Account) *proto.Profile {
 	return p
 }
 
+// profilesFrame takes as many profiles as fit into a frame.
 func profilesFrame(ps ...*proto.Profile) *proto.Frame {
-	return &proto.Frame{Body: &proto.Frame_Profiles_{Profiles_: &proto.Profiles{Profiles: ps}}}
+	answer, size := &proto.Profiles{}, 0
+	for i, p := range ps {
+		if size += gproto.Size(p) + profileOverhead; size > pageBytes && i > 0 {
+			answer.More = true
+			break
+		}
+		answer.Profiles = append(answer.Profiles, p)
+	}
+	return &proto.Frame{Body: &proto.Frame_Profiles_{Profiles_: answer}}
 }
 
 func (c *Chat) account(ctx context.Context, user storage.UserID) (a storage.Account, err error) {

@@ -43,9 +43,12 @@ func (c *Chat) typing(s *session, f *proto.Frame) (park bool) {
 		}
 		return false
 	}
-	on := req.On
 	err := c.store.Go(peer.Slot(), func(ctx context.Context) {
-		if blocked, err := c.blocks.read(ctx, s.id.user, peer); err == nil && !blocked {
+		if blocked, err := c.blocks.read(ctx, s.id.user, peer); err != nil || blocked {
+			return
+		}
+		// What holds now: another signal may have overtaken this one here.
+		if on, ok := s.types(conv); ok {
 			c.hintTyping(ctx, conv, s.id.user, on)
 		}
 	})
@@ -75,6 +78,16 @@ func (s *session) mayType(conv storage.ConvKey, on bool, now time.Time) bool {
 	}
 	*last = typed{conv: conv, at: now, on: on}
 	return true
+}
+
+// types is the last signal passed on, if it was for conv.
+func (s *session) types(conv storage.ConvKey) (on, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy == nil || s.busy.typed.conv != conv {
+		return false, false
+	}
+	return s.busy.typed.on, true
 }
 
 func (c *Chat) hintTyping(ctx context.Context, conv storage.ConvKey, user storage.UserID, on bool) {

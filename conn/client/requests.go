@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/hermod-im/hermod/proto"
@@ -203,33 +204,55 @@ func (c *Client) ChangePassword(ctx context.Context, old, new string) error {
 	return nil
 }
 
-func (c *Client) profiles(ctx context.Context, f *proto.Frame) ([]*proto.Profile, error) {
+func (c *Client) profiles(ctx context.Context, f *proto.Frame) (*proto.Profiles, error) {
 	b, err := as[*proto.Frame_Profiles_](c.request(ctx, f))
 	if err != nil {
 		return nil, err
 	}
-	return b.Profiles_.GetProfiles(), nil
+	return b.Profiles_, nil
+}
+
+// profile is profiles where there can be one only.
+func (c *Client) profile(ctx context.Context, f *proto.Frame) (*proto.Profile, error) {
+	ps, err := c.profiles(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	if len(ps.GetProfiles()) != 1 {
+		return nil, localError(ErrProtocol, nil, "%d profiles, one was asked for", len(ps.GetProfiles()))
+	}
+	return ps.Profiles[0], nil
 }
 
 // LookupUser finds an account by its exact name; ErrNotFound if there is none.
 func (c *Client) LookupUser(ctx context.Context, name string) (*proto.Profile, error) {
-	ps, err := c.profiles(ctx, &proto.Frame{Body: &proto.Frame_LookupUser{LookupUser: &proto.LookupUser{Name: name}}})
-	if err != nil {
-		return nil, err
-	}
-	if len(ps) != 1 {
-		return nil, localError(ErrProtocol, nil, "%d profiles for one name", len(ps))
-	}
-	return ps[0], nil
+	return c.profile(ctx, &proto.Frame{Body: &proto.Frame_LookupUser{LookupUser: &proto.LookupUser{Name: name}}})
 }
 
-// Profiles returns those of the ids (any number) that exist.
+// Profiles returns those of the ids (any number) that exist, in their order.
 func (c *Client) Profiles(ctx context.Context, ids ...int64) ([]*proto.Profile, error) {
 	var all []*proto.Profile
 	err := c.chunks(ctx, len(ids), func(from, to int) error {
-		ps, err := c.profiles(ctx, &proto.Frame{Body: &proto.Frame_GetProfiles{GetProfiles: &proto.GetProfiles{UserIds: ids[from:to]}}})
-		all = append(all, ps...)
-		return err
+		for rest := ids[from:to]; len(rest) > 0; {
+			ps, err := c.profiles(ctx, &proto.Frame{Body: &proto.Frame_GetProfiles{GetProfiles: &proto.GetProfiles{UserIds: rest}}})
+			if err != nil {
+				return err
+			}
+			page := ps.GetProfiles()
+			all = append(all, page...)
+			if !ps.GetMore() {
+				return nil
+			}
+			last := -1
+			if len(page) > 0 {
+				last = slices.Index(rest, page[len(page)-1].GetUserId())
+			}
+			if last < 0 {
+				return localError(ErrProtocol, nil, "more profiles behind none of the ids asked for")
+			}
+			rest = rest[last+1:]
+		}
+		return nil
 	})
 	return all, err
 }
@@ -255,15 +278,8 @@ func (c *Client) chunks(ctx context.Context, n int, do func(from, to int) error)
 
 // UpdateProfile replaces both fields of the own profile.
 func (c *Client) UpdateProfile(ctx context.Context, displayName, avatarURL string) (*proto.Profile, error) {
-	ps, err := c.profiles(ctx, &proto.Frame{Body: &proto.Frame_UpdateProfile{
+	return c.profile(ctx, &proto.Frame{Body: &proto.Frame_UpdateProfile{
 		UpdateProfile: &proto.UpdateProfile{DisplayName: displayName, AvatarUrl: avatarURL}}})
-	if err != nil {
-		return nil, err
-	}
-	if len(ps) != 1 {
-		return nil, localError(ErrProtocol, nil, "%d own profiles", len(ps))
-	}
-	return ps[0], nil
 }
 
 // Block stops messages and hints from a user.
