@@ -17,7 +17,8 @@ import (
 //	ErrSlotMoved    read the slot map, put everything back in line: see adopt.go.
 //	ErrBusy and the like  again, after a pause.
 //	(both not when the shard answers nobody: see breaker)
-//	ErrFull         nobody waits for a disk: refuse, with all that queued behind.
+//	ErrFull         nobody waits for a disk: refuse what takes room, with all of
+//	                it that queued behind.
 //	anything else   some op's fault: bisect, so that only that op suffers.
 func (c *committer) settle(b *batch) {
 	err, pause := b.err, c.s.opt.RetryMin
@@ -28,7 +29,8 @@ func (c *committer) settle(b *batch) {
 			c.drop(b)
 			return
 		case errors.Is(err, ErrFull):
-			out = err
+			c.full(b, err)
+			return
 		case errors.Is(err, ErrClosed) || c.s.ctx.Err() != nil:
 			out = fmt.Errorf("%w: %w", ErrClosed, err)
 		case errors.Is(err, ErrUnknown), errors.Is(err, context.Canceled): // the latter: see watch
@@ -115,21 +117,60 @@ func (c *committer) part(ops []op) {
 	c.settle(b)
 }
 
+// full refuses the sends of a batch and all that queued behind, for lack of
+// room. Everything else is tried by itself: what needs no room (retention,
+// finished tasks, a revocation) was only in the wrong company, and without the
+// first of these there would never be any.
+func (c *committer) full(b *batch, err error) {
+	if _, send := b.ops[0].(*appendOp); len(b.ops) == 1 && !send {
+		b.ops[0].answer(err)
+		c.drop(b)
+		return
+	}
+	c.mu.Lock()
+	var sends, rest []op
+	for _, o := range c.takeAll(b) {
+		if _, send := o.(*appendOp); send {
+			sends = append(sends, o)
+		} else {
+			rest = append(rest, o)
+		}
+	}
+	c.refuse(sends, err)
+	for i, o := range rest {
+		c.behind = rest[i+1:]
+		c.part([]op{o})
+		if c.behind == nil {
+			return // shed meanwhile
+		}
+	}
+	c.behind = nil
+}
+
 // shed refuses a batch, those that failed after it and all that queued behind:
 // were a later send of a conversation to succeed after an earlier one was
 // refused, the order would be lost. Until all are told, new ops are refused
 // too, since their callers cannot know yet.
 func (c *committer) shed(b *batch, err error) {
 	c.mu.Lock()
+	c.refuse(c.takeAll(b), err)
+}
+
+// takeAll empties b and returns its ops and all that come after it, in order.
+// c.mu is held.
+func (c *committer) takeAll(b *batch) []op {
 	ops := slices.Concat(b.ops, c.behind)
 	c.behind = nil
 	for _, f := range c.failed {
+		for _, o := range f.ops {
+			o.head().again = true // what its own error says is not looked at
+		}
 		ops = append(ops, f.ops...)
 		c.recycle(f)
 	}
 	c.failed = c.failed[:0]
 	c.recycle(b)
-	c.refuse(append(ops, c.emptyQueue()...), err)
+	return append(ops, c.emptyQueue()...)
 }
 
 // emptyQueue takes all that is queued. c.mu is held.

@@ -273,3 +273,118 @@ func TestStalledBarrier(t *testing.T) {
 	}
 	f.wait("the barrier is back", func() bool { _, err := f.s.Heads(f.ctx(), us); return err == nil })
 }
+
+// Readers that look at another shard, which hangs, are no readers of their own
+// meanwhile; and only so many may look there.
+func TestVisitsTakeNoPlace(t *testing.T) {
+	f, ill := newIllFix(t, func(o *storage.Options) { o.Readers, o.ReaderQueue = 2, 1000 })
+	there, here := f.userOn(0, 1), f.userOn(1, 1)
+	ill.Hang()
+	const visits = 30 // 4 for each of 2 readers may wait
+	var wg sync.WaitGroup
+	var busy atomic.Int32
+	for range visits {
+		wg.Add(1)
+		if err := f.s.Go(here.Slot(), func(ctx context.Context) {
+			defer wg.Done()
+			switch _, err := f.s.Heads(ctx, []storage.UserID{here, there}); {
+			case errors.Is(err, storage.ErrBusy):
+				busy.Add(1)
+			case err != nil:
+				t.Error(err)
+			}
+			if _, err := f.s.Sync(ctx, here, 0, 10, 0); err != nil {
+				t.Errorf("back at home: %v", err)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.wait("too many look at the shard that hangs", func() bool { return busy.Load() == visits-8 })
+	for range 100 {
+		done := make(chan error, 1)
+		if err := f.s.Go(here.Slot(), func(ctx context.Context) {
+			_, err := f.s.Sync(ctx, here, 0, 10, 0)
+			done <- err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	ill.Well()
+	wg.Wait()
+	// All places are there again, and no more than before.
+	leave, running := make(chan struct{}), make(chan struct{}, 10)
+	for range 5 {
+		if err := f.s.Go(here.Slot(), func(ctx context.Context) {
+			running <- struct{}{}
+			<-leave
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-running
+	<-running
+	time.Sleep(20 * time.Millisecond) // what is wrong here would come at once
+	if n := len(running); n > 0 {
+		t.Errorf("%d more readers than there may be", n)
+	}
+	close(leave)
+}
+
+// On a full disk sends are refused, and what needs no room goes on, even where
+// it was in one batch with sends.
+func TestFullRefusesSendsOnly(t *testing.T) {
+	f, mems := newFaultFix(t, 1, MemOptions{}, func(o *storage.Options) {
+		o.CommittersPerShard, o.MaxFlying, o.SweepPause = 1, 1, time.Hour
+	})
+	us := f.users(2)
+	release, before := mems[0].Hold(), mems[0].Commits()
+	first := start(f.s, message(us[0], us[1], "first"))
+	f.wait("the first commit", func() bool { return mems[0].Commits() > before })
+	mems[0].SetFault(func(_ int, w *storage.Writes) Fault {
+		if len(w.Entries) > 0 {
+			return Fault{Err: storage.ErrFull, Early: true}
+		}
+		return Fault{}
+	})
+	const n = 20
+	var sends []<-chan sent
+	updates := make(chan error, n)
+	for i := range n {
+		sends = append(sends, start(f.s, message(us[0], us[1], "x")))
+		go func() {
+			updates <- f.s.Update(f.ctx(), storage.Reads{Users: us, Convs: []storage.ConvKey{storage.SelfKey(us[0])}}, func(tx *storage.Tx) (err error) {
+				h := tx.User(us[0])
+				h.TokenGen++
+				tx.PutUser(h)
+				if i == 0 { // one of them takes room
+					_, err = tx.Append(storage.Append{Conv: storage.SelfKey(us[0]), Sender: us[0], Kind: 2, Body: []byte("x")})
+				}
+				return err
+			})
+		}()
+	}
+	release()
+	if _, err := f.result(first); err != nil {
+		t.Error(err)
+	}
+	full := 0
+	for range n {
+		if err := <-updates; errors.Is(err, storage.ErrFull) {
+			full++
+		} else if err != nil {
+			t.Errorf("an update: %v", err)
+		}
+	}
+	if full != 1 || f.head(us[0]).TokenGen != n-1 {
+		t.Errorf("%d updates found no room, token generation %d", full, f.head(us[0]).TokenGen)
+	}
+	for _, c := range sends {
+		if _, err := f.result(c); !errors.Is(err, storage.ErrFull) {
+			t.Errorf("a send: %v", err)
+		}
+	}
+}
