@@ -27,3 +27,18 @@ func TestDeliverDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations for a batch of %d", n, len(ds))
 	}
 }
+
+func TestForwardingDoesNotAllocate(t *testing.T) {
+	ctx := context.Background()
+	d := NewMemory(time.Now)
+	r, _, w := newFleetRouter(t, d, nil)
+	w.discard = true
+	ds := make([]Delivery, 64)
+	for i := range ds {
+		place(t, d, int64(i+1), 1, Run{uint64(i%3 + 2), 1}.conn(1))
+		ds[i] = Delivery{User: int64(i + 1), Seq: 1, Event: []byte("e")}
+	}
+	if n := testing.AllocsPerRun(1000, func() { r.Deliver(ctx, ds) }); n >= 1 {
+		t.Errorf("%v allocations for a batch of %d to three nodes", n, len(ds))
+	}
+}

@@ -132,6 +132,7 @@ func TestOptionsValidate(t *testing.T) {
 		"no node":      {Directory: d, Metrics: reg},
 		"no directory": {Node: 1, Metrics: reg},
 		"no metrics":   {Node: 1, Directory: d},
+		"queue":        {Node: 1, Directory: d, Metrics: reg, QueueBytes: -1},
 	} {
 		if _, err := New(opt); err == nil {
 			t.Errorf("%s: accepted", name)
