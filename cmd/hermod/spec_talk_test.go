@@ -22,6 +22,7 @@ func talkCases() []specCase {
 				p.send(f)
 				p.fault(proto.ErrorCode_ERROR_CODE_INVALID_ARGUMENT)
 			}
+			s.node.closedFor("protocol", 3)
 		}},
 		{"Requests", "a notice has none, and nonsense in it is ignored", func(s *spec) {
 			p := s.person()

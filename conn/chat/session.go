@@ -197,5 +197,8 @@ func reasonOf(fault *proto.Fault) conn.Reason {
 	case proto.ErrorCode_ERROR_CODE_SLOW_CONSUMER:
 		return conn.ReasonSlowConsumer
 	}
+	if fault.Code < proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED {
+		return conn.ReasonProtocol
+	}
 	return conn.ReasonInternal
 }

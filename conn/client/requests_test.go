@@ -61,6 +61,20 @@ func TestRequests(t *testing.T) {
 			u, err := c.LookupUser(ctx, "bob")
 			return check(err, u.GetUserId() == 5)
 		}, []func(f *proto.Frame) *proto.Frame{func(f *proto.Frame) *proto.Frame { return when(f.GetLookupUser().GetName() == "bob", profiles(5)) }}},
+		{"Profiles, in two answers", func() error {
+			all, err := c.Profiles(ctx, 1, 2, 3)
+			return check(err, len(all) == 2 && all[0].GetUserId() == 2 && all[1].GetUserId() == 3)
+		}, []func(f *proto.Frame) *proto.Frame{
+			func(f *proto.Frame) *proto.Frame {
+				full := profiles(2)
+				full.GetProfiles_().More = true
+				return when(len(f.GetGetProfiles().GetUserIds()) == 3, full)
+			},
+			func(f *proto.Frame) *proto.Frame {
+				ids := f.GetGetProfiles().GetUserIds()
+				return when(len(ids) == 1 && ids[0] == 3, profiles(3))
+			},
+		}},
 		{"Profiles, in two requests", func() error {
 			all, err := c.Profiles(ctx, 1, 2, 3, 4)
 			return check(err, len(all) == 3 && all[2].GetUserId() == 4)
