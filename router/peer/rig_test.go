@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
@@ -258,8 +257,6 @@ func (n *node) counter(t testing.TB, name string, labels ...string) (sum float64
 	return sum
 }
 
-var _ = testutil.ToFloat64
-
 type kicked struct {
 	user     int64
 	slot     router.Slot
@@ -352,4 +349,10 @@ func (h *home) kickedNow() []kicked {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return append([]kicked(nil), h.kicks...)
+}
+
+func (h *home) hinted() []router.Hint {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]router.Hint(nil), h.hints...)
 }
