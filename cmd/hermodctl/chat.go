@@ -18,20 +18,21 @@ import (
 	tea "github.com/charmbracelet/bubbletea"
 	"golang.org/x/term"
 
+	"github.com/hermod-im/hermod/cmd/internal/config"
 	"github.com/hermod-im/hermod/conn/client"
 	"github.com/hermod-im/hermod/proto"
 )
 
 // Chat is the terminal client.
 type Chat struct {
-	Server   string `default:"127.0.0.1:5100" help:"host:port of the server."`
-	Name     string `required:"" help:"Account name."`
-	Register bool   `help:"Make the account."`
-	Login    bool   `help:"Log in by password, even if this terminal is logged in."`
-	TLS      bool   `name:"tls" help:"Use TLS 1.3 (always, off loopback)."`
-	CA       string `name:"ca" type:"path" help:"PEM file with the certificate to trust."`
-	Pin      string `help:"sha256/… of the server's public key; trusts a self-signed certificate."`
-	State    string `type:"path" help:"Folder for the login (the user's config folder by default)."`
+	Server   []string `default:"127.0.0.1:5100" help:"host:port of the server; of several, separated by commas, any one that lives."`
+	Name     string   `required:"" help:"Account name."`
+	Register bool     `help:"Make the account."`
+	Login    bool     `help:"Log in by password, even if this terminal is logged in."`
+	TLS      bool     `name:"tls" help:"Use TLS 1.3 (always, off loopback)."`
+	CA       string   `name:"ca" type:"path" help:"PEM file with the certificate to trust."`
+	Pin      string   `help:"sha256/… of the server's public key; trusts a self-signed certificate."`
+	State    string   `type:"path" help:"Folder for the login (the user's config folder by default)."`
 }
 
 // Run logs in and shows the screen until the person leaves.
@@ -73,17 +74,22 @@ func (c *Chat) Run() error {
 // options says where to connect to, and where the login is kept.
 func (c *Chat) options() (client.Options, error) {
 	o := client.Options{
-		Endpoints: []string{c.Server},
+		Endpoints: c.Server,
 		Device: client.Device{
 			Slot: proto.DeviceSlot_DEVICE_SLOT_DESKTOP, Platform: "terminal",
 			Model: runtime.GOOS + "/" + runtime.GOARCH, AppVersion: clip(version, 64),
 		},
 	}
-	host, _, err := net.SplitHostPort(c.Server)
-	if err != nil {
-		return o, fmt.Errorf("--server %s: write host:port", c.Server)
+	encrypted := c.TLS || c.CA != "" || c.Pin != ""
+	for _, addr := range c.Server {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return o, fmt.Errorf("--server %s: write host:port", addr)
+		}
+		encrypted = encrypted || !config.IsLoopback(host)
 	}
-	if c.TLS || c.CA != "" || c.Pin != "" || !isLoopback(host) {
+	if encrypted {
+		var err error
 		if o.TLS, o.Pins, err = c.tls(); err != nil {
 			return o, err
 		}
@@ -96,13 +102,8 @@ func (c *Chat) options() (client.Options, error) {
 		}
 		dir = filepath.Join(base, "hermod")
 	}
-	o.Store = client.FileStore{Path: filepath.Join(dir, fileName(c.Name+"@"+c.Server)+".json")}
+	o.Store = client.FileStore{Path: filepath.Join(dir, fileName(c.Name+"@"+c.Server[0])+".json")}
 	return o, nil
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // fileName keeps letters, digits and a few marks.

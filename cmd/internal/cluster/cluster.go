@@ -260,7 +260,7 @@ func (c *Cluster) configuration(n *Node) config.Config {
 	cfg.Data.Dir = filepath.Join(n.dir, "data")
 	cfg.Auth.KeysDir = filepath.Join(c.Dir, "keys")
 	cfg.Log.Format = "json"
-	cfg.Redis = config.RedisConfig{Addrs: []string{c.redisAddr}, PasswordFile: filepath.Join(c.Dir, "redis-password"), TLS: c.opt.TLS}
+	cfg.Redis.Addrs, cfg.Redis.PasswordFile, cfg.Redis.TLS = []string{c.redisAddr}, filepath.Join(c.Dir, "redis-password"), c.opt.TLS
 	if c.opt.TLS {
 		cfg.Redis.CA = c.CA.Cert
 	}

@@ -2,7 +2,7 @@ package config
 
 import (
 	"net"
-	"reflect"
+	"strings"
 	"time"
 )
 
@@ -62,15 +62,19 @@ func (c *Config) checkEmbedded(ps *Problems, sc *ShardConfig) {
 func (c *Config) checkRedis(ps *Problems) {
 	r := &c.Redis
 	if len(r.Addrs) == 0 {
-		rest := *r
-		rest.Addrs = nil
-		if !reflect.ValueOf(rest).IsZero() {
+		if r.Master != "" || r.User != "" || r.PasswordFile != "" || r.TLS {
 			ps.warn("redis", "has settings but no addrs, so it is not used")
 		}
 		return
 	}
 	if c.Cluster.Listen == "" {
 		ps.fail("cluster.listen", "is empty, but redis.addrs is set: nodes that share a directory must also reach each other. Set it (like 10.0.0.1:5190), or remove redis.addrs if this node runs alone")
+	}
+	if r.Prefix == "" || strings.ContainsAny(r.Prefix, " {}\r\n") {
+		ps.fail("redis.prefix", "%q cannot begin keys; use a word like hermod", r.Prefix)
+	}
+	if r.Buckets < 1 || r.Buckets > 1<<24 || r.Buckets&(r.Buckets-1) != 0 {
+		ps.fail("redis.buckets", "is %d; a power of two up to 16777216: about a 50th of the devices online at most", r.Buckets)
 	}
 	if _, err := r.Options(); err != nil {
 		ps.fail("redis", "%v", err)

@@ -25,7 +25,7 @@ func fleet(t *testing.T, dir string) config.Config {
 	cfg := config.Default()
 	cfg.Data.Dir = filepath.Join(dir, "data")
 	cfg.Cluster = config.ClusterConfig{Listen: "10.0.0.1:5190", CA: filepath.Join(dir, cluster.CACert), Cert: pair.Cert, Key: pair.Key}
-	cfg.Redis = config.RedisConfig{Addrs: []string{"10.0.0.5:6379"}, TLS: true, PasswordFile: secret(t, dir, "redis", "pass")}
+	cfg.Redis.Addrs, cfg.Redis.TLS, cfg.Redis.PasswordFile = []string{"10.0.0.5:6379"}, true, secret(t, dir, "redis", "pass")
 	cfg.Storage.Shards = []config.ShardConfig{
 		{ID: 2, DSNFile: secret(t, dir, "dsn2", "hermod:geheim@tcp(10.0.0.6:3306)/hermod_2")},
 		{ID: 1, Engine: config.MySQL, DSN: "hermod:geheim@tcp(10.0.0.6:3306)/hermod_1"},
@@ -90,6 +90,8 @@ func TestCheckCluster(t *testing.T) {
 		"another's key":         {func(c *config.Config) { c.Cluster.Key = soon.Key }, "cluster", "private key", true},
 		"ends soon":             {func(c *config.Config) { c.Cluster.Cert, c.Cluster.Key = soon.Cert, soon.Key }, "cluster.cert", "SIGHUP", false},
 
+		"bad prefix":          {func(c *config.Config) { c.Redis.Prefix = "a b" }, "redis.prefix", "a word", true},
+		"bad buckets":         {func(c *config.Config) { c.Redis.Buckets = 1000 }, "redis.buckets", "power of two", true},
 		"Redis in plaintext":  {func(c *config.Config) { c.Redis.TLS = false }, "redis.tls", "insecure = true", true},
 		"Redis insecure":      {func(c *config.Config) { c.Redis.TLS = false; c.Redis.Insecure = true }, "redis.insecure", "can be read", false},
 		"Redis unguarded":     {func(c *config.Config) { c.Redis.PasswordFile = "" }, "redis.password_file", "requirepass", false},

@@ -110,6 +110,8 @@ type RedisConfig struct {
 	PasswordFile string   `toml:"password_file" help:"file with the password, readable by the server alone"`
 	TLS          bool     `toml:"tls" help:"true: connect with TLS"`
 	CA           string   `toml:"ca" help:"PEM file of the CA that signed Redis' certificates; empty: the system's CAs"`
+	Prefix       string   `toml:"prefix" help:"begins every key; one prefix for each cluster that shares a Redis"`
+	Buckets      int      `toml:"buckets" help:"hashes that share the entries, a power of two, the same on all nodes; the default is for 4 million devices online"`
 	Insecure     bool     `toml:"insecure" help:"true: allow Redis off loopback without TLS; who is online travels readable"`
 }
 
@@ -163,6 +165,7 @@ func Default() Config {
 			RetainAge:      Duration(30 * 24 * time.Hour),
 			RetainEvents:   10_000,
 		},
+		Redis: RedisConfig{Prefix: "hermod", Buckets: 1 << 16},
 		Drain: DrainConfig{
 			Window:  Duration(10 * time.Second),
 			Timeout: Duration(20 * time.Second),
