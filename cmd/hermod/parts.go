@@ -63,7 +63,6 @@ func (s *Server) startChat() (err error) {
 		Limits:   chatLimits(s.cfg.Limits),
 		Argon2:   chat.Argon2{MemoryKiB: s.cfg.Auth.Argon2MemoryKiB, Passes: s.cfg.Auth.Argon2Time},
 		Tokens:   chat.Tokens{Dir: s.cfg.KeysDir(), Life: s.cfg.Auth.TokenLife.Std()},
-		Accounts: chat.Accounts{RegistersPerMinute: s.cfg.Limits.RegistersPerIP},
 		Log:      s.log, Metrics: s.metrics,
 	})
 	if err != nil {

@@ -73,5 +73,6 @@ func chatLimits(l config.LimitsConfig) chat.Limits {
 	return chat.Limits{
 		WindowEvents: l.EventWindow, WindowBytes: l.OutboxKiB << 10 / 2,
 		MaxInFlight: l.MaxInFlight, SyncsPerSecond: l.SyncsPerSecond,
+		RegistersPerMinute: l.RegistersPerIP,
 	}
 }

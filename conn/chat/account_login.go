@@ -51,11 +51,11 @@ func (c *Chat) login(a *arrival, l *proto.PasswordLogin) {
 			id, err = c.loggedIn(ctx, a, p)
 			return err
 		},
-		end: func(err error) {
+		end: func(ctx context.Context, err error) {
 			if !checked {
 				c.auth.attempts.unknown(p.key)
 			}
-			c.arrived(a, id, err)
+			c.arrived(ctx, a, id, err)
 		},
 	})
 }

@@ -50,7 +50,7 @@ func (c *Chat) changePassword(s *session, f *proto.Frame) bool {
 			answer, err = c.storePassword(ctx, s, p.account.Auth, auth)
 			return err
 		},
-		end: func(err error) {
+		end: func(_ context.Context, err error) {
 			if begun && !checked {
 				c.auth.attempts.unknown(p.key)
 			}

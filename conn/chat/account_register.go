@@ -45,7 +45,7 @@ func (c *Chat) register(a *arrival, r *proto.Register) {
 		err = checkDisplayName(r.DisplayName)
 	}
 	if err == nil && !a.conn.Exempt() {
-		if wait := c.auth.registers.take(a.conn.RemoteIP()); wait > 0 {
+		if wait := c.auth.registers.take(a.conn.RemoteIP(), c.limits.Load().RegistersPerMinute); wait > 0 {
 			err = proto.Errorf(proto.ErrorCode_ERROR_CODE_RATE_LIMITED, "too many registrations from this address").WithRetry(wait)
 		}
 	}
@@ -82,7 +82,7 @@ func (c *Chat) tryRegister(a *arrival, reg *registration, more int) {
 			}
 			return err
 		},
-		end: func(err error) {
+		end: func(ctx context.Context, err error) {
 			if errors.Is(err, errNameRaced) && more > 0 {
 				c.tryRegister(a, reg, more-1)
 				return
@@ -90,7 +90,7 @@ func (c *Chat) tryRegister(a *arrival, reg *registration, more int) {
 			if errors.Is(err, errNameRaced) {
 				err = nameTaken()
 			}
-			c.arrived(a, id, err)
+			c.arrived(ctx, a, id, err)
 		},
 	})
 }

@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 
 	"github.com/hermod-im/hermod/proto"
 	"github.com/hermod-im/hermod/storage"
@@ -32,15 +33,16 @@ func (c *Chat) resumeByToken(a *arrival, token string) {
 			id, err = c.identifyByToken(a, &st, token, acc)
 		}
 		return err
-	}, func(err error) { c.arrived(a, id, err) })
+	}, func(ctx context.Context, err error) { c.arrived(ctx, a, id, err) })
 }
 
-func (c *Chat) arrived(a *arrival, id identity, err error) {
+// arrived ends an arrival either way. ctx is that of the reader, if it is one.
+func (c *Chat) arrived(ctx context.Context, a *arrival, id identity, err error) {
 	if err != nil {
 		c.refuse(a, err)
 		return
 	}
-	c.accept(a, id)
+	c.accept(ctx, a, id)
 }
 
 func slotChanged() *proto.Fault {
@@ -90,13 +92,13 @@ func (c *Chat) resumeBySecret(a *arrival, s *proto.DeviceSecret) {
 			id, err = c.identify(a, st.name, st.head, st.dev)
 		}
 		return err
-	}, func(err error) { c.arrived(a, id, err) })
+	}, func(ctx context.Context, err error) { c.arrived(ctx, a, id, err) })
 }
 
 // rotateSecret judges again, in the transaction that writes.
 func (c *Chat) rotateSecret(ctx context.Context, a *arrival, key storage.DeviceKey, current [32]byte) (st standing, err error) {
 	reused := false
-	err = c.store.Update(ctx, ownRows(key.User), func(tx *storage.Tx) error {
+	err = c.notifying(ctx, key.User, func(tx *storage.Tx, tell notifier) error {
 		reused = false
 		st = standing{name: tx.Account(key.User).Name, head: tx.User(key.User)}
 		st.dev, st.found = tx.Device(key)
@@ -109,7 +111,7 @@ func (c *Chat) rotateSecret(ctx context.Context, a *arrival, key storage.DeviceK
 			return unauthenticated("")
 		case verdict == secretReused:
 			reused = true
-			st.head, err = revokeTx(tx, &st.dev, proto.SecurityKind_SECURITY_KIND_SECRET_REUSED)
+			st.head, err = revokeTx(tx, &st.dev, tell, proto.SecurityKind_SECURITY_KIND_SECRET_REUSED)
 			return err
 		case st.dev.Slot != a.slot:
 			return slotChanged()
@@ -134,14 +136,31 @@ func (c *Chat) rotateSecret(ctx context.Context, a *arrival, key storage.DeviceK
 
 // revokeTx deletes a device and ends all access tokens of its user; devices
 // that stay get new ones for their secrets.
-func revokeTx(tx *storage.Tx, d *storage.Device, kind proto.SecurityKind) (storage.UserHead, error) {
+func revokeTx(tx *storage.Tx, d *storage.Device, tell notifier, kind proto.SecurityKind) (storage.UserHead, error) {
 	user := d.Key.User
 	tx.DelDevice(d.Key)
 	head := tx.User(user)
 	head.TokenGen++
 	tx.PutUser(head)
-	err := notify(tx, user, kind, deviceInfo(d))
+	err := tell(tx, user, kind, deviceInfo(d))
 	return tx.User(user), err
+}
+
+// notifier is notify, or nothing.
+type notifier func(*storage.Tx, storage.UserID, proto.SecurityKind, *proto.DeviceInfo) error
+
+// notifying is an Update of a user's own rows that ends logins and tells the
+// user's devices of it. On a full disk it is done without telling them: whoever
+// has lost a phone cannot wait for a larger disk.
+func (c *Chat) notifying(ctx context.Context, user storage.UserID, fn func(*storage.Tx, notifier) error) error {
+	err := c.store.Update(ctx, ownRows(user), func(tx *storage.Tx) error { return fn(tx, notify) })
+	if !errors.Is(err, storage.ErrFull) {
+		return err
+	}
+	c.often.Warn().Err(err).Int64("user", int64(user)).Msg("no room for a security notice; revoking without it")
+	return c.store.Update(ctx, ownRows(user), func(tx *storage.Tx) error {
+		return fn(tx, func(*storage.Tx, storage.UserID, proto.SecurityKind, *proto.DeviceInfo) error { return nil })
+	})
 }
 
 // settleDevices does at once, on this node, what the audit does everywhere:

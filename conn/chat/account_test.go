@@ -262,13 +262,25 @@ func TestRegisterRateLimit(t *testing.T) {
 	clock := new(fakeClock)
 	r := newRig(t, func(o *rigOptions) {
 		atTime(clock)(o)
-		o.chat.Accounts.RegistersPerMinute = 5
+		o.chat.Limits.RegistersPerMinute = 2
 		o.conn.Exempt = nobody()
 	})
-	for _, name := range []string{"user1", "user2", "user3", "user4", "user5"} {
-		a := r.app(name, phone)
-		a.in(a.registers())
+	register := func(names ...string) {
+		t.Helper()
+		for _, name := range names {
+			a := r.app(name, phone)
+			a.in(a.registers())
+		}
 	}
+	register("user1", "user2")
+	refused := r.app("user3", phone)
+	refused.out(refused.registers(), codeRate)
+	// The limit is one of those that change at run time.
+	if err := r.chat.SetLimits(Limits{RegistersPerMinute: 5}); err != nil {
+		t.Fatal(err)
+	}
+	clock.Add(time.Minute)
+	register("user1b", "user2b", "user3b", "user4b", "user5b")
 	a := r.app("user6", phone)
 	if e := a.out(a.registers(), codeRate); !e.Retryable || e.RetryAfterMs == 0 || e.RetryAfterMs > 12_000 {
 		t.Errorf("%v", e)
@@ -281,7 +293,7 @@ func TestRegisterRateLimit(t *testing.T) {
 }
 
 func TestExemptSkipsRegisterRateOnly(t *testing.T) {
-	r := newRig(t, func(o *rigOptions) { o.chat.Accounts.RegistersPerMinute = 1 })
+	r := newRig(t, func(o *rigOptions) { o.chat.Limits.RegistersPerMinute = 1 })
 	for _, name := range []string{"user1", "user2", "user3"} {
 		a := r.app(name, phone)
 		a.in(a.registers())

@@ -15,12 +15,13 @@ import (
 const admitTimeout = 5 * time.Second
 
 // admit makes a session of a connection whose Hello f was found good, and
-// answers it. Any goroutine that may wait.
+// answers it. Any goroutine that may wait; ctx is that of its reader, if it is
+// one, and may have ended.
 //
 // The order is what makes events complete: attach first, then read the head.
 // What is committed in between arrives as a push and finds the session, which
 // holds it back until the Welcome is out.
-func (c *Chat) admit(cn *conn.Conn, f *proto.Frame, id identity) {
+func (c *Chat) admit(ctx context.Context, cn *conn.Conn, f *proto.Frame, id identity) {
 	hello := f.GetHello()
 	s := &session{conn: cn, id: member{
 		user: id.user, device: id.device, loginEpoch: id.loginEpoch, tokenGen: id.tokenGen, slot: id.slot,
@@ -34,8 +35,9 @@ func (c *Chat) admit(cn *conn.Conn, f *proto.Frame, id identity) {
 	}
 	c.table.add(s)
 
-	ctx, cancel := context.WithTimeout(c.ctx, admitTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), admitTimeout)
 	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
 	if fault := c.attach(ctx, s); fault != nil {
 		c.turnAway(s, f.Id, fault)
 		return
@@ -79,23 +81,6 @@ func (c *Chat) begin(s *session, from, head, stored uint64) {
 	}
 	s.flow.reading = false
 	c.tellCaughtUp(s)
-}
-
-// attach takes the device slot in the directory; the connection that had it is
-// kicked by the router. Without a directory the node serves on: whoever is
-// live twice is found by the audit.
-func (c *Chat) attach(ctx context.Context, s *session) *proto.Fault {
-	a, err := c.router.Attach(ctx, int64(s.id.user), s.id.slot, s.conn.ID(), s.id.loginEpoch)
-	switch {
-	case err != nil:
-		c.log.Warn().Err(err).Int64("user", int64(s.id.user)).Msg("directory does not answer; session goes on without it")
-		return nil
-	case a.Lost && a.NewLogin:
-		return proto.Errorf(proto.ErrorCode_ERROR_CODE_KICKED, "")
-	case a.Lost:
-		return proto.Errorf(proto.ErrorCode_ERROR_CODE_REPLACED, "")
-	}
-	return nil
 }
 
 // readHead reads the end of the inbox and checks the login once more, in one
@@ -216,9 +201,7 @@ func (c *Chat) Closed(cn *conn.Conn, _ conn.Reason) {
 func (c *Chat) drop(s *session) {
 	s.release(c)
 	c.table.remove(s)
-	if err := c.router.Detach(c.ctx, int64(s.id.user), s.id.slot, s.conn.ID()); err != nil {
-		c.log.Debug().Err(err).Int64("user", int64(s.id.user)).Msg("detach failed; the directory forgets by itself")
-	}
+	c.leaving.add(s)
 }
 
 // release gives back what a session holds, once.

@@ -188,27 +188,27 @@ func (a *attempts) unknown(k attemptKey) {
 // registers bounds registrations per address: a bucket that holds one minute's
 // worth and refills evenly.
 type registers struct {
-	now       func() time.Time
-	perMinute int
-	table     *tracker[[16]byte, bucket]
+	now   func() time.Time
+	table *tracker[[16]byte, bucket]
 }
 
 // bucket will be full again at this moment, in unix ns, if nothing is taken.
 type bucket struct{ full int64 }
 
-func newRegisters(size, perMinute int, now func() time.Time) *registers {
-	return &registers{now: now, perMinute: perMinute, table: newTracker[[16]byte](size, func(b *bucket) int64 {
+func newRegisters(size int, now func() time.Time) *registers {
+	return &registers{now: now, table: newTracker[[16]byte](size, func(b *bucket) int64 {
 		return b.full - now().UnixNano() - 1
 	})}
 }
 
-// take takes one registration, or returns how long to wait for it.
-func (r *registers) take(ip netip.Addr) (wait time.Duration) {
+// take takes one registration of so many a minute, or returns how long to wait
+// for it.
+func (r *registers) take(ip netip.Addr, perMinute int) (wait time.Duration) {
 	now := r.now().UnixNano()
-	each := int64(time.Minute) / int64(r.perMinute)
+	each := int64(time.Minute) / int64(perMinute)
 	r.table.with(addressKey(ip), true, func(b *bucket) {
 		full := max(min(b.full, now+int64(time.Minute)), now) + each // also if the clock was set back
-		if over := full - now - each*int64(r.perMinute); over > 0 {
+		if over := full - now - each*int64(perMinute); over > 0 {
 			wait = time.Duration(over)
 			return
 		}

@@ -176,10 +176,10 @@ func TestAddressKey(t *testing.T) {
 
 func TestRegisterRate(t *testing.T) {
 	clock := newFakeClock()
-	r := newRegisters(1024, 5, clock.Now)
+	r := newRegisters(1024, clock.Now)
 	take := func(ip netip.Addr, want time.Duration) {
 		t.Helper()
-		if wait := r.take(ip); wait != want {
+		if wait := r.take(ip, 5); wait != want {
 			t.Fatalf("wait %v, want %v", wait, want)
 		}
 	}
@@ -199,7 +199,7 @@ func TestRegisterRate(t *testing.T) {
 	}
 	take(homeIP, 12*time.Second)
 	for i := range 100_000 {
-		r.take(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
+		r.take(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 5)
 	}
 	if n := r.table.len(); n > 1024 {
 		t.Fatalf("%d addresses tracked, at most 1024 are allowed", n)
@@ -208,17 +208,17 @@ func TestRegisterRate(t *testing.T) {
 
 func TestLimitsSurviveAClockSetBack(t *testing.T) {
 	clock := newFakeClock()
-	a, r := newAttempts(1024, clock.Now), newRegisters(1024, 5, clock.Now)
+	a, r := newAttempts(1024, clock.Now), newRegisters(1024, clock.Now)
 	k := guessKey("alice", homeIP)
 	for range freeGuesses {
 		a.begin(k)
-		r.take(homeIP)
+		r.take(homeIP, 5)
 	}
 	clock.Add(-48 * time.Hour)
 	if wait := a.begin(k); wait != time.Second {
 		t.Errorf("guesses wait %v, want 1s", wait)
 	}
-	if wait := r.take(homeIP); wait != 12*time.Second {
+	if wait := r.take(homeIP, 5); wait != 12*time.Second {
 		t.Errorf("registrations wait %v, want 12s", wait)
 	}
 }

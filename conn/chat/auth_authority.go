@@ -34,7 +34,7 @@ func newAuthority(opt Options) (*authority, error) {
 		hasher:    h,
 		tokens:    t,
 		attempts:  newAttempts(limits.Tracked, opt.Now),
-		registers: newRegisters(limits.Tracked, limits.RegistersPerMinute, opt.Now),
+		registers: newRegisters(limits.Tracked, opt.Now),
 		limits:    limits,
 		hellos: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hermod_chat_hellos_total", Help: "Hellos by credentials and outcome (OK or an error code).",

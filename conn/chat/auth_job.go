@@ -21,14 +21,15 @@ type job struct {
 	hash  func() error
 	write func(context.Context) error
 	// end gets the first error, or nil after write: once, on whatever
-	// goroutine. After a panic the connection is closed instead.
-	end func(error)
+	// goroutine, with the context of the reader if it is one. After a panic the
+	// connection is closed instead.
+	end func(context.Context, error)
 }
 
 func (c *Chat) start(j *job) {
-	c.onShard(j.conn, j.slot, j.read, func(err error) {
+	c.onShard(j.conn, j.slot, j.read, func(ctx context.Context, err error) {
 		if err != nil {
-			j.end(err)
+			j.end(ctx, err)
 			return
 		}
 		c.onPool(j)
@@ -39,24 +40,24 @@ func (c *Chat) onPool(j *job) {
 	err := c.auth.hasher.submit(func() {
 		c.protect(j.conn, func() {
 			if err := j.hash(); err != nil {
-				j.end(err)
+				j.end(c.ctx, err)
 				return
 			}
 			c.onShard(j.conn, j.slot, j.write, j.end)
 		})
 	})
 	if err != nil {
-		j.end(err)
+		j.end(c.ctx, err)
 	}
 }
 
 // onShard runs fn on the bulkhead of slot's shard and gives then its error.
-func (c *Chat) onShard(cn *conn.Conn, slot storage.Slot, fn func(context.Context) error, then func(error)) {
+func (c *Chat) onShard(cn *conn.Conn, slot storage.Slot, fn func(context.Context) error, then func(context.Context, error)) {
 	err := c.store.Go(slot, func(ctx context.Context) {
-		c.protect(cn, func() { then(fn(ctx)) })
+		c.protect(cn, func() { then(ctx, fn(ctx)) })
 	})
 	if err != nil {
-		then(err)
+		then(c.ctx, err)
 	}
 }
 

@@ -96,8 +96,6 @@ const maxDevices = 200
 
 // Accounts sets the limits of accounts and devices.
 type Accounts struct {
-	// RegistersPerMinute per IP (/64 for IPv6); default 5.
-	RegistersPerMinute int
 	// Devices that may be logged in to one account; default 50, at
 	// most 200.
 	Devices int
@@ -109,9 +107,6 @@ type Accounts struct {
 }
 
 func (o Accounts) withDefaults() Accounts {
-	if o.RegistersPerMinute == 0 {
-		o.RegistersPerMinute = 5
-	}
 	if o.Devices == 0 {
 		o.Devices = 50
 	}
@@ -127,8 +122,8 @@ func (o Accounts) withDefaults() Accounts {
 // Validate names the first value that cannot work.
 func (o Accounts) Validate() error {
 	switch {
-	case o.RegistersPerMinute < 1 || o.Blocks < 1 || o.Tracked < 1:
-		return errors.New("chat: Accounts.RegistersPerMinute, Blocks and Tracked must be above 0")
+	case o.Blocks < 1 || o.Tracked < 1:
+		return errors.New("chat: Accounts.Blocks and Tracked must be above 0")
 	case o.Devices < 1 || o.Devices > maxDevices:
 		return fmt.Errorf("chat: Accounts.Devices is %d, must be 1 … %d", o.Devices, maxDevices)
 	}

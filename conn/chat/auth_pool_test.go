@@ -99,7 +99,7 @@ func TestAuthOptions(t *testing.T) {
 		"negative workers":  Argon2{Workers: -1}.withDefaults(),
 		"negative devices":  Accounts{Devices: -1}.withDefaults(),
 		"too many devices":  Accounts{Devices: 201}.withDefaults(),
-		"negative register": Accounts{RegistersPerMinute: -1}.withDefaults(),
+		"negative register": &Limits{MaxContent: 1, WindowEvents: 1, WindowBytes: 1, MaxInFlight: 1, SyncsPerSecond: 1, MaxIDs: 1, RegistersPerMinute: -1},
 	} {
 		if v.Validate() == nil {
 			t.Errorf("%s is valid", what)

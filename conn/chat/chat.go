@@ -40,6 +40,8 @@ type Chat struct {
 	backlog *backlog
 	marks   *markFlusher
 	blocks  *blockCache
+	rejoin  *rejoiner
+	leaving *leaving
 
 	limits atomic.Pointer[Limits]
 	ctx    context.Context // ends with Close
@@ -93,6 +95,8 @@ type Limits struct {
 	SyncsPerSecond int
 	// MaxIDs bounds the ids of one request. Default 200.
 	MaxIDs int
+	// RegistersPerMinute and IP (/64 for IPv6). Default 5.
+	RegistersPerMinute int
 }
 
 const (
@@ -124,6 +128,7 @@ func (l *Limits) defaults() {
 	setDefault(&l.MaxInFlight, 64)
 	setDefault(&l.SyncsPerSecond, 5)
 	setDefault(&l.MaxIDs, 200)
+	setDefault(&l.RegistersPerMinute, 5)
 }
 
 func setDefault[T comparable](p *T, v T) {
@@ -159,6 +164,8 @@ func (l *Limits) Validate() error {
 		return fmt.Errorf("chat: Limits.WindowBytes is %d, must be above 0", l.WindowBytes)
 	case l.MaxInFlight < 1 || l.SyncsPerSecond < 1:
 		return errors.New("chat: Limits.MaxInFlight and SyncsPerSecond must be above 0")
+	case l.RegistersPerMinute < 1:
+		return fmt.Errorf("chat: Limits.RegistersPerMinute is %d, must be above 0", l.RegistersPerMinute)
 	case l.MaxIDs < 1 || l.MaxIDs > 500:
 		return fmt.Errorf("chat: Limits.MaxIDs is %d, allowed are 1 to 500", l.MaxIDs)
 	}
@@ -188,8 +195,10 @@ func New(opt Options) (*Chat, error) {
 	c.backlog = newBacklog(c)
 	c.marks = newMarkFlusher(c)
 	c.blocks = newBlockCache(c)
-	c.work.Add(3)
+	c.rejoin, c.leaving = newRejoiner(c), newLeaving(c)
+	c.work.Add(4)
 	go c.backlog.run()
+	go c.rejoin.run()
 	go c.marks.run()
 	go c.audit()
 	return c, nil
@@ -209,7 +218,7 @@ func (c *Chat) SetLimits(l Limits) error {
 // edge is closed before, the router and the store after.
 func (c *Chat) Close() error {
 	c.marks.stop()
-	c.cancel()
+	c.leaving.stop(c.cancel)
 	c.work.Wait()
 	c.auth.close()
 	return nil
@@ -352,6 +361,10 @@ func (c *Chat) logFault(s *session, f *proto.Fault) {
 func faultOf(err error) *proto.Fault {
 	var code proto.ErrorCode
 	switch {
+	case errors.Is(err, storage.ErrUnavailable): // first: it may wrap what was tried in vain
+		f := proto.Errorf(proto.ErrorCode_ERROR_CODE_UNAVAILABLE, "").WithCause(err)
+		f.RetryAfter = max(f.RetryAfter, storage.RetryAfter(err))
+		return f
 	case errors.Is(err, storage.ErrBlocked):
 		code = proto.ErrorCode_ERROR_CODE_NOT_ALLOWED
 	case errors.Is(err, storage.ErrNoUser):
@@ -366,8 +379,7 @@ func faultOf(err error) *proto.Fault {
 		return proto.Errorf(proto.ErrorCode_ERROR_CODE_OVERLOADED, "").WithRetry(busyRetry).WithCause(err)
 	case errors.Is(err, storage.ErrFull):
 		return proto.Errorf(proto.ErrorCode_ERROR_CODE_OVERLOADED, "the server's disk is full").WithRetry(fullRetry).WithCause(err)
-	case errors.Is(err, storage.ErrUnavailable), errors.Is(err, storage.ErrUnknown),
-		errors.Is(err, storage.ErrSlotMoved), errors.Is(err, storage.ErrClosed),
+	case errors.Is(err, storage.ErrUnknown), errors.Is(err, storage.ErrSlotMoved), errors.Is(err, storage.ErrClosed),
 		errors.Is(err, context.Canceled):
 		code = proto.ErrorCode_ERROR_CODE_UNAVAILABLE
 	default:

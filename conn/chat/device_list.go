@@ -15,7 +15,7 @@ import (
 func (c *Chat) logout(s *session, f *proto.Frame) bool {
 	c.onShard(s.conn, s.id.user.Slot(), func(ctx context.Context) error {
 		return c.forgetDevice(ctx, s)
-	}, func(err error) {
+	}, func(_ context.Context, err error) {
 		c.respond(s, f.Id, okFrame(), err)
 		if err == nil {
 			s.conn.Close(conn.ReasonLogout, nil)
@@ -58,7 +58,7 @@ func (c *Chat) listDevices(s *session, f *proto.Frame) bool {
 		if err != nil {
 			return nil, err
 		}
-		routes, err := c.router.Online(ctx, int64(s.id.user))
+		routes, err := c.online(ctx, s.id.user)
 		if err != nil {
 			// Who is online is worth less than the list.
 			c.log.Warn().Err(err).Msg("directory lookup failed; devices are listed as offline")
@@ -101,12 +101,12 @@ func (c *Chat) revokeDevice(s *session, f *proto.Frame) bool {
 	}
 	return c.read(s, f.Id, s.id.user.Slot(), func(ctx context.Context) (*proto.Frame, error) {
 		var head storage.UserHead
-		err := c.store.Update(ctx, ownRows(key.User), func(tx *storage.Tx) (err error) {
+		err := c.notifying(ctx, key.User, func(tx *storage.Tx, tell notifier) (err error) {
 			d, ok := tx.Device(key)
 			if !ok {
 				return proto.Errorf(proto.ErrorCode_ERROR_CODE_NOT_FOUND, "no such device")
 			}
-			head, err = revokeTx(tx, &d, proto.SecurityKind_SECURITY_KIND_DEVICE_REVOKED)
+			head, err = revokeTx(tx, &d, tell, proto.SecurityKind_SECURITY_KIND_DEVICE_REVOKED)
 			return err
 		})
 		if err != nil {

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"context"
 	"crypto/sha256"
 	"time"
 	"unicode"
@@ -179,9 +180,9 @@ func (c *Chat) identify(a *arrival, name string, head storage.UserHead, dev stor
 }
 
 // accept ends an arrival well: the rest is the session's.
-func (c *Chat) accept(a *arrival, id identity) {
+func (c *Chat) accept(ctx context.Context, a *arrival, id identity) {
 	c.auth.hellos.WithLabelValues(a.credentials, "OK").Inc()
-	c.admit(a.conn, a.frame, id)
+	c.admit(ctx, a.conn, a.frame, id)
 }
 
 // refuse ends an arrival: the error answers the Hello, then the connection

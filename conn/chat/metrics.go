@@ -24,6 +24,7 @@ type metrics struct {
 	repairs                                  prometheus.Counter
 	markWrites, markFailures                 prometheus.Counter
 	pumpFailures, auditFailures, auditCloses prometheus.Counter
+	auditSkips, attachFailures               prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, t *table) *metrics {
@@ -44,18 +45,20 @@ func newMetrics(reg prometheus.Registerer, t *table) *metrics {
 			Help:    "From the start of a send to its acknowledgement.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 15),
 		}),
-		pumps:         counter("pump_runs_total", "Storage reads that send a session what it has not got by push."),
-		pumped:        counter("pumped_events_total", "Events sent from storage."),
-		pumpFailures:  counter("pump_failures_total", "Storage reads for sessions that failed and are tried again."),
-		nonsense:      counter("ack_nonsense_total", "Delivery acks of events that were never sent; ignored."),
-		panics:        counter("panics_total", "Panics caught in requests; each closed its session."),
-		audited:       counter("audited_users_total", "Users compared with storage."),
-		auditFailures: counter("audit_failures_total", "Audit batches that storage did not answer."),
-		auditCloses:   counter("audit_closes_total", "Sessions closed by the audit: revoked, or a newer login."),
-		repairs:       counter("audit_repairs_total", "Sessions whose pushes were lost, found by the audit."),
-		markWrites:    counter("mark_writes_total", "Writes of delivered marks."),
-		markFailures:  counter("mark_failures_total", "Writes of delivered marks that failed."),
-		hints:         make(map[string]prometheus.Counter),
+		pumps:          counter("pump_runs_total", "Storage reads that send a session what it has not got by push."),
+		pumped:         counter("pumped_events_total", "Events sent from storage."),
+		pumpFailures:   counter("pump_failures_total", "Storage reads for sessions that failed and are tried again."),
+		nonsense:       counter("ack_nonsense_total", "Delivery acks of events that were never sent; ignored."),
+		panics:         counter("panics_total", "Panics caught in requests; each closed its session."),
+		audited:        counter("audited_users_total", "Users compared with storage."),
+		auditFailures:  counter("audit_failures_total", "Audit batches that storage did not answer."),
+		attachFailures: counter("attach_failures_total", "Sessions that the directory did not answer for; tried again until it does."),
+		auditSkips:     counter("audit_skipped_total", "Users left to the next round because their shard is slow."),
+		auditCloses:    counter("audit_closes_total", "Sessions closed by the audit: revoked, or a newer login."),
+		repairs:        counter("audit_repairs_total", "Sessions whose pushes were lost, found by the audit."),
+		markWrites:     counter("mark_writes_total", "Writes of delivered marks."),
+		markFailures:   counter("mark_failures_total", "Writes of delivered marks that failed."),
+		hints:          make(map[string]prometheus.Counter),
 	}
 	m.ackOK, m.ackAgain = m.acks.WithLabelValues("ok"), m.acks.WithLabelValues("duplicate")
 	pushes := vec("pushes_total", "Live events offered to a session, by what became of them.", "verdict")

@@ -279,9 +279,6 @@ type failedPump struct {
 const (
 	backlogTick = 20 * time.Millisecond
 	failedPause = time.Second
-	// backlogBusy is how many refusals end a round. Refused sessions go to
-	// the end, so that a shard that hangs does not hold up the others' for ever.
-	backlogBusy = 32
 )
 
 func newBacklog(c *Chat) *backlog { return &backlog{c: c, wake: make(chan struct{}, 1)} }
@@ -318,7 +315,9 @@ func (b *backlog) run() {
 	}
 }
 
-// round offers what is ready, and reports whether anything is left.
+// round offers what is ready, and reports whether anything is left. The first
+// refusal of a shard speaks for all of its sessions in this round, and for none
+// of the others'.
 func (b *backlog) round() (more bool) {
 	now := time.Now()
 	b.mu.Lock()
@@ -332,27 +331,23 @@ func (b *backlog) round() (more bool) {
 	b.ready = nil
 	b.mu.Unlock()
 
-	busy := 0
-	for i, s := range todo {
+	busy := map[storage.ShardID]bool{}
+	var left []*session
+	for _, s := range todo {
 		if s.isClosed() {
 			continue
 		}
-		if busy >= backlogBusy {
-			b.putBack(todo[i:])
-			break
+		shard, err := b.c.store.ShardOf(s.id.user.Slot())
+		if err == nil && !busy[shard] {
+			err = b.c.store.Go(s.id.user.Slot(), func(ctx context.Context) { b.c.pump(ctx, s) })
+			busy[shard] = err != nil
 		}
-		if err := b.c.store.Go(s.id.user.Slot(), func(ctx context.Context) { b.c.pump(ctx, s) }); err != nil {
-			busy++
-			b.putBack(todo[i : i+1])
+		if err != nil || busy[shard] {
+			left = append(left, s)
 		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.ready = append(b.ready, left...)
 	return len(b.ready)+len(b.failed) > 0
-}
-
-func (b *backlog) putBack(ss []*session) {
-	b.mu.Lock()
-	b.ready = append(b.ready, ss...)
-	b.mu.Unlock()
 }

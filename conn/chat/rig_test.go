@@ -94,7 +94,7 @@ func newRig(t *testing.T, change func(*rigOptions)) *rig {
 	o := rigOptions{
 		chat: Options{
 			Router: rt, Log: log, Tokens: Tokens{Dir: t.TempDir()}, MarksEvery: 20 * time.Millisecond,
-			Argon2: Argon2{MemoryKiB: 8, Passes: 1}, Accounts: Accounts{RegistersPerMinute: 1000},
+			Argon2: Argon2{MemoryKiB: 8, Passes: 1}, Limits: Limits{RegistersPerMinute: 1000},
 		},
 		store: storage.Options{
 			Shards: []storage.Shard{shard}, Node: 1, Incarnation: 1, ClaimSlots: true, Log: log,

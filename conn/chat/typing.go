@@ -37,6 +37,10 @@ func (c *Chat) typing(s *session, f *proto.Frame) (park bool) {
 		return false
 	}
 	peer := conv.Peer(s.id.user)
+	if c.shed(shedTyping, s.id.user, peer) {
+		c.metrics.hints["shed"].Inc()
+		return false
+	}
 	if blocked, known := c.blocks.look(s.id.user, peer, c.now()); known {
 		if !blocked {
 			c.hintTyping(c.ctx, conv, s.id.user, req.On)
@@ -53,7 +57,7 @@ func (c *Chat) typing(s *session, f *proto.Frame) (park bool) {
 		}
 	})
 	if err != nil {
-		c.metrics.hints["shed"].Inc() // the first thing to go under load
+		c.metrics.hints["shed"].Inc()
 	}
 	return false
 }
