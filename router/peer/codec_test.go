@@ -343,6 +343,13 @@ func FuzzInbound(f *testing.F) {
 			t.Fatalf("at once: %d beats, %v; in pieces: %d beats, %v", beats, err, beats2, err2)
 		}
 		differential(t, stream)
+		rd := newReader(bytes.NewReader(stream))
+		if f, err := rd.first(); err == nil {
+			opt := Options{Node: 1, speaks: versions{1, 1}}
+			if h, refused := opt.greeted(f.Hello, 5); refused == nil && (h.run.Node != 5 || h.version != 1) {
+				t.Fatalf("greeted as %+v", h)
+			}
+		}
 	})
 }
 

@@ -67,7 +67,7 @@ func (l *link) address() string {
 
 // connect makes one connection and uses it until it ends.
 func (l *link) connect(addr string) error {
-	ctx, cancel := context.WithTimeout(l.ctx, greetTimeout)
+	ctx, cancel := context.WithTimeout(l.ctx, l.ls.opt.greet)
 	defer cancel()
 	var d net.Dialer
 	raw, err := d.DialContext(ctx, "tcp", addr)

@@ -1,11 +1,16 @@
 package peer
 
 import (
+	"context"
+	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hermod-im/hermod/proto"
+	"github.com/hermod-im/hermod/router"
 )
 
 func TestCommonVersion(t *testing.T) {
@@ -153,4 +158,51 @@ func TestEarlierRunsAreRefused(t *testing.T) {
 		return false
 	})
 	_ = f.raw.Close()
+}
+
+// What was taken for a later run and is never heard of does not keep the node
+// away for good.
+func TestRunThatNeverCame(t *testing.T) {
+	w := newTown(t)
+	a := w.start(1, 1, func(o *Options) { o.Forget = 50 * time.Millisecond })
+	b := w.start(2, 3)
+	join(t, a, b)
+	b.attach(t, 7, 1, 71)
+	a.links.Forward(router.Run{Node: 2, Incarnation: 99}, []router.Forwarded{{User: 7, Seq: 1}})
+	eventually(t, "pushes arrive again", func() bool {
+		a.deliver(7, 2)
+		return slices.Contains(b.home.seqs(7), 2)
+	})
+}
+
+// Who connects and says nothing, or goes no further, is sent away.
+func TestGreetingIsBounded(t *testing.T) {
+	w := newTown(t)
+	n := w.start(1, 1, func(o *Options) { o.greet = 100 * time.Millisecond })
+	var d net.Dialer
+	mute, err := d.DialContext(context.Background(), "tcp", n.links.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	shy, err := dial(t, n, w.ca.identity(t, 2)) // TLS and no hello
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = mute.SetDeadline(time.Now().Add(patience))
+	if _, err := mute.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+		t.Errorf("the mute one: %v", err)
+	}
+	if _, err := shy.next(); err == nil || os.IsTimeout(err) {
+		t.Errorf("the shy one: %v", err)
+	}
+	f, err := dial(t, n, w.ca.identity(t, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write([]byte{0, 0, 0x10, 1}) // over the cap before the hello
+	if _, err := f.next(); err == nil || os.IsTimeout(err) {
+		t.Errorf("a hello over the cap: %v", err)
+	}
+	eventually(t, "they are counted", func() bool { return n.counter(t, "hermod_peer_refused_total") == 3 })
 }

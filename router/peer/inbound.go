@@ -52,7 +52,7 @@ func (ls *Links) accept() {
 func (ls *Links) take(raw net.Conn, greeted func()) {
 	defer raw.Close()
 	defer context.AfterFunc(ls.ctx, func() { _ = raw.Close() })()
-	_ = raw.SetDeadline(time.Now().Add(greetTimeout))
+	_ = raw.SetDeadline(time.Now().Add(ls.opt.greet))
 	c := tls.Server(raw, ls.identity.Load().server())
 	rd := newReader(c)
 	in, err := ls.welcome(raw, c, rd)

@@ -73,6 +73,11 @@ func (l *link) listed(m router.Member) {
 	defer l.mu.Unlock()
 	l.seen = time.Now()
 	run := router.Run{Node: m.Node, Incarnation: m.Incarnation}
+	if l.conn == nil && time.Since(l.since) > l.ls.opt.Forget {
+		// Whatever was taken for a later run has not been heard of for long: the
+		// lease is right, such as after a restore of the node's data.
+		l.run.Incarnation = min(l.run.Incarnation, run.Incarnation)
+	}
 	changed := l.run != run || l.addr != m.Addr
 	if l.aim(run) && changed {
 		l.addr = m.Addr

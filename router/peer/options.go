@@ -43,8 +43,9 @@ type Options struct {
 	Log     zerolog.Logger
 	Metrics prometheus.Registerer
 
-	// speaks is versionsHere, except in tests.
+	// speaks is versionsHere and greet greetTimeout, except in tests.
 	speaks versions
+	greet  time.Duration
 }
 
 const (
@@ -90,6 +91,7 @@ func (o *Options) defaults() {
 		{&o.MembersEvery, defaultMembersEvery},
 		{&o.Grace, defaultGrace},
 		{&o.Forget, defaultForget},
+		{&o.greet, greetTimeout},
 	} {
 		if *d.value == 0 {
 			*d.value = d.unset
