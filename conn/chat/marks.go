@@ -37,19 +37,27 @@ const (
 
 // markFlusher writes delivered marks, at most once per MarksEvery and session:
 // the first soon, so that a person sees «delivered» at once, the next after the
-// pause. One goroutine paces all sessions and a few workers write; where they
-// fall behind, marks coalesce for longer, and nothing queues up.
+// pause. One goroutine paces all sessions, and for each storage shard a few
+// workers write, so that one that hangs holds up nobody else's. Where they fall
+// behind, marks coalesce for longer, and nothing queues up.
 type markFlusher struct {
-	c    *Chat
-	wake chan struct{}
-	jobs chan *session
-	idle chan struct{} // closed when closing and all is written
+	c       *Chat
+	wake    chan struct{}
+	idle    chan struct{} // closed when closing and all is written
+	workers sync.WaitGroup
 
 	mu      sync.Mutex
-	queued  []*session
+	lanes   map[storage.ShardID]*markLane
 	cooling []cooling // due ascending
-	writing int
+	open    int       // queued or being written
 	closing bool
+}
+
+// markLane is the sessions of one shard that have something to write, and how
+// many workers do so.
+type markLane struct {
+	queued []*session
+	busy   int
 }
 
 type cooling struct {
@@ -58,6 +66,7 @@ type cooling struct {
 }
 
 const (
+	// markWorkers is how many sessions of a shard are written at once.
 	markWorkers = 8
 	// markBatch is the most conversations of one write.
 	markBatch = 100
@@ -67,20 +76,63 @@ const (
 )
 
 func newMarkFlusher(c *Chat) *markFlusher {
-	return &markFlusher{c: c, wake: make(chan struct{}, 1), jobs: make(chan *session), idle: make(chan struct{})}
+	return &markFlusher{
+		c: c, wake: make(chan struct{}, 1), idle: make(chan struct{}), lanes: make(map[storage.ShardID]*markLane),
+	}
 }
 
 // add queues a session that has something to write. s.mu may be held.
 func (m *markFlusher) add(s *session) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if s.marking.state != marksIdle {
+	switch {
+	case m.c.ctx.Err() != nil: // closed
+	case s.marking.state != marksIdle:
 		s.marking.again = true
-		return
+	default:
+		m.queue(s)
 	}
-	s.marking.state = marksQueued
-	m.queued = append(m.queued, s)
-	m.poke()
+}
+
+// queue gives a session to the workers of its shard. m.mu is held.
+func (m *markFlusher) queue(s *session) {
+	s.marking = marking{state: marksQueued}
+	m.open++
+	id, _ := m.c.store.ShardOf(s.id.user.Slot()) // without an owner the write fails, and is tried again
+	l := m.lanes[id]
+	if l == nil {
+		l = new(markLane)
+		m.lanes[id] = l
+	}
+	l.queued = append(l.queued, s)
+	if l.busy < markWorkers {
+		l.busy++
+		m.workers.Go(func() { m.work(l) })
+	}
+}
+
+func (m *markFlusher) work(l *markLane) {
+	for s := m.next(l); s != nil; s = m.next(l) {
+		m.c.writeMarks(s)
+		m.written(s)
+	}
+}
+
+// next returns a lane's next session; nil: the worker ends.
+func (m *markFlusher) next(l *markLane) *session {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(l.queued) == 0 || m.c.ctx.Err() != nil {
+		l.busy--
+		return nil
+	}
+	s := l.queued[0]
+	l.queued[0] = nil
+	if l.queued = l.queued[1:]; len(l.queued) == 0 {
+		l.queued = nil
+	}
+	s.marking = marking{state: marksWriting}
+	return s
 }
 
 func (m *markFlusher) poke() {
@@ -90,32 +142,14 @@ func (m *markFlusher) poke() {
 	}
 }
 
-// run hands sessions to the workers as they become due.
+// run gives sessions to the workers again as their pause is over.
 func (m *markFlusher) run() {
 	defer m.c.work.Done()
-	var workers sync.WaitGroup
-	for range markWorkers {
-		workers.Go(func() {
-			for s := range m.jobs {
-				m.c.writeMarks(s)
-				m.written(s)
-			}
-		})
-	}
-	defer workers.Wait()
-	defer close(m.jobs)
+	defer m.workers.Wait()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		if s := m.next(time.Now()); s != nil {
-			select {
-			case m.jobs <- s:
-			case <-m.c.ctx.Done():
-				return
-			}
-			continue
-		}
-		timer.Reset(m.pause(time.Now()))
+		timer.Reset(m.due(time.Now()))
 		select {
 		case <-m.wake:
 		case <-timer.C:
@@ -125,36 +159,24 @@ func (m *markFlusher) run() {
 	}
 }
 
-// next returns a session that is due, nil if none is.
-func (m *markFlusher) next(now time.Time) *session {
+// due ends the pauses that are over, and returns the time until the next one is.
+func (m *markFlusher) due(now time.Time) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for len(m.cooling) > 0 && (m.closing || !m.cooling[0].due.After(now)) {
 		s := m.cooling[0].s
 		m.cooling[0].s = nil
 		m.cooling = m.cooling[1:]
-		s.marking.state = marksIdle
-		if s.marking.again {
-			s.marking = marking{state: marksQueued}
-			m.queued = append(m.queued, s)
+		again := s.marking.again
+		s.marking = marking{}
+		if again {
+			m.queue(s)
 		}
 	}
-	if len(m.queued) == 0 {
-		m.settle()
-		return nil
+	if m.closing && m.open == 0 && m.idle != nil {
+		close(m.idle)
+		m.idle = nil
 	}
-	s := m.queued[0]
-	m.queued[0] = nil
-	m.queued = m.queued[1:]
-	s.marking = marking{state: marksWriting}
-	m.writing++
-	return s
-}
-
-// pause is the time until the next session is due.
-func (m *markFlusher) pause(now time.Time) time.Duration {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if len(m.cooling) == 0 {
 		return time.Hour
 	}
@@ -164,19 +186,11 @@ func (m *markFlusher) pause(now time.Time) time.Duration {
 func (m *markFlusher) written(s *session) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.writing--
+	m.open--
 	s.marking.state = marksCooling
 	m.cooling = append(m.cooling, cooling{s, time.Now().Add(m.c.opt.MarksEvery)})
 	if m.closing || len(m.cooling) == 1 {
 		m.poke() // the pause of run is from before
-	}
-}
-
-// settle notes that nothing is left at Close. m.mu is held.
-func (m *markFlusher) settle() {
-	if m.closing && m.writing == 0 && m.idle != nil {
-		close(m.idle)
-		m.idle = nil
 	}
 }
 
@@ -197,8 +211,23 @@ func (m *markFlusher) stop() {
 	}
 }
 
-// writeMarks writes what one session has acknowledged.
+// spare reports whether marks wait because the user's shard has enough to do.
+func (m *markFlusher) spare(user storage.UserID) bool {
+	m.mu.Lock()
+	closing := m.closing
+	m.mu.Unlock()
+	return !closing && m.c.shed(shedReceipts, user)
+}
+
+// writeMarks writes what one session has acknowledged, unless its shard is to be
+// spared: then the marks coalesce until the next turn, and those of a session
+// that has ended are found again at the device's next Hello.
 func (c *Chat) writeMarks(s *session) {
+	if c.marks.spare(s.id.user) {
+		c.metrics.markSpared.Inc()
+		c.marksLeft(s, nil)
+		return
+	}
 	s.mu.Lock()
 	dirty, acked, closed := s.dirty, s.flow.acked, s.closed
 	s.dirty = nil
@@ -221,7 +250,12 @@ func (c *Chat) writeMarks(s *session) {
 // Those of a closed one are found again at the device's next Hello.
 func (c *Chat) marksFailed(s *session, marks map[storage.ConvKey]uint64, err error) {
 	c.metrics.markFailures.Inc()
-	c.log.Debug().Err(err).Int64("user", int64(s.id.user)).Msg("delivered marks not written")
+	c.often.Debug().Err(err).Int64("user", int64(s.id.user)).Msg("delivered marks not written")
+	c.marksLeft(s, marks)
+}
+
+// marksLeft puts marks back, and a session that lives into the queue.
+func (c *Chat) marksLeft(s *session, marks map[storage.ConvKey]uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -234,7 +268,8 @@ func (c *Chat) marksFailed(s *session, marks map[storage.ConvKey]uint64, err err
 }
 
 // storeMarks raises the delivered marks of a user and the cursor of the device,
-// then tells the other sides. The cursor goes last: it vouches for the marks.
+// then tells the other sides. The cursor goes last: it vouches for the marks. With
+// it goes when the device was last seen, which a login by token does not write.
 func (c *Chat) storeMarks(ctx context.Context, id member, marks map[storage.ConvKey]uint64, acked uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, markTimeout)
 	defer cancel()
@@ -274,7 +309,7 @@ func (c *Chat) raiseMarks(ctx context.Context, id member, keys []storage.UserCon
 		}
 		if dev := deviceOf(tx.Devices(id.user), id.device); dev != nil && acked > dev.AckedSeq {
 			moved := *dev
-			moved.AckedSeq = acked
+			moved.AckedSeq, moved.LastSeen = acked, tx.Now()
 			tx.PutDevice(moved)
 		}
 		return nil

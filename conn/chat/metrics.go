@@ -22,7 +22,7 @@ type metrics struct {
 	panics                                   prometheus.Counter
 	audited                                  prometheus.Counter
 	repairs                                  prometheus.Counter
-	markWrites, markFailures                 prometheus.Counter
+	markWrites, markFailures, markSpared     prometheus.Counter
 	pumpFailures, auditFailures, auditCloses prometheus.Counter
 	auditSkips, attachFailures               prometheus.Counter
 }
@@ -57,6 +57,7 @@ func newMetrics(reg prometheus.Registerer, t *table) *metrics {
 		auditCloses:    counter("audit_closes_total", "Sessions closed by the audit: revoked, or a newer login."),
 		repairs:        counter("audit_repairs_total", "Sessions whose pushes were lost, found by the audit."),
 		markWrites:     counter("mark_writes_total", "Writes of delivered marks."),
+		markSpared:     counter("marks_spared_total", "Writes of delivered marks put off because their shard is loaded."),
 		markFailures:   counter("mark_failures_total", "Writes of delivered marks that failed."),
 		hints:          make(map[string]prometheus.Counter),
 	}
