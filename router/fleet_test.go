@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func eventually(t testing.TB, what string, ok func() bool) {
+func soon(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -172,7 +172,7 @@ func TestDeliverForwardsToOtherNodes(t *testing.T) {
 				user int64
 				want []uint64
 			}{{node2, 7, []uint64{1, 2, 3}}, {node3, 7, []uint64{1, 2, 3}}, {node3, 8, []uint64{1, 0}}} {
-				eventually(t, "forwarded once to each node, in order", func() bool { return slices.Equal(w.seqs(x.to, x.user), x.want) })
+				soon(t, "forwarded once to each node, in order", func() bool { return slices.Equal(w.seqs(x.to, x.user), x.want) })
 			}
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -187,7 +187,7 @@ func TestDeliverForwardsToOtherNodes(t *testing.T) {
 			if f := w.sent[node3]; !slices.ContainsFunc(f, func(f Forwarded) bool { return f.Hint && string(f.Event) == "h" }) {
 				t.Error("the hint was not forwarded as one")
 			}
-			eventually(t, "the user without a connection is counted", func() bool { return testutil.ToFloat64(r.metrics.offline) == 1 })
+			soon(t, "the user without a connection is counted", func() bool { return testutil.ToFloat64(r.metrics.offline) == 1 })
 		})
 	}
 }
@@ -208,7 +208,7 @@ func TestDeliverNeverWaitsForTheDirectory(t *testing.T) {
 		t.Fatalf("%d of %d pushed here", len(l.pushed), n)
 	}
 	close(d.gate)
-	eventually(t, "all is forwarded, in order", func() bool {
+	soon(t, "all is forwarded, in order", func() bool {
 		got := w.seqs(node2, 7)
 		return len(got) == n && slices.IsSorted(got)
 	})
@@ -241,13 +241,13 @@ func TestLaneIsBounded(t *testing.T) {
 		t.Errorf("%v hints dropped, want 1", n)
 	}
 	close(d.gate)
-	eventually(t, "what was kept is forwarded", func() bool { return len(w.seqs(node2, 7)) == 100 })
+	soon(t, "what was kept is forwarded", func() bool { return len(w.seqs(node2, 7)) == 100 })
 	if got := w.seqs(node2, 7); got[0] != 1 || got[99] != 100 {
 		t.Errorf("kept %d … %d, want 1 … 100", got[0], got[99])
 	}
 	// Room comes back, and is bounded by bytes too.
 	big := make([]byte, 100<<10)
-	eventually(t, "there is room again", func() bool {
+	soon(t, "there is room again", func() bool {
 		l := r.lanes[laneOf(7)]
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -272,13 +272,13 @@ func TestDirectoryDown(t *testing.T) {
 	l.has[7] = 70
 	d.fail(errors.New("down"))
 	r.Deliver(ctx, []Delivery{{User: 7, Seq: 1}})
-	eventually(t, "the lost push is counted", func() bool { return testutil.ToFloat64(r.metrics.dropped.WithLabelValues(dropLookup)) == 1 })
+	soon(t, "the lost push is counted", func() bool { return testutil.ToFloat64(r.metrics.dropped.WithLabelValues(dropLookup)) == 1 })
 	if len(l.pushed) != 1 {
 		t.Error("not pushed here")
 	}
 	d.fail(nil)
 	r.Deliver(ctx, []Delivery{{User: 7, Seq: 2}})
-	eventually(t, "the next push is forwarded", func() bool { return slices.Equal(w.seqs(node2, 7), []uint64{2}) })
+	soon(t, "the next push is forwarded", func() bool { return slices.Equal(w.seqs(node2, 7), []uint64{2}) })
 	// What was attached meanwhile is registered anew, and finds losers.
 	d.onLoser(7, 1, node2.conn(71), true)
 	d.onLoser(8, 2, Run{1, 2}.conn(80), false)
@@ -340,7 +340,7 @@ func TestNotHereRemovesTheEntryThatMisled(t *testing.T) {
 	place(t, d, 7, 2, node2.conn(72))
 	place(t, d, 8, 1, node2.conn(82)) // has come back since
 	r.NotHere(node2, []Place{{7, 1, 71}, {8, 1, 81}})
-	eventually(t, "both are looked into", func() bool { return testutil.ToFloat64(r.metrics.forgotten) == 2 })
+	soon(t, "both are looked into", func() bool { return testutil.ToFloat64(r.metrics.forgotten) == 2 })
 	rs, err := r.Online(ctx, 7)
 	if err != nil || len(rs) != 1 || rs[0].Conn != 72 {
 		t.Errorf("user 7 is at %v (%v), want 72 only", rs, err)
@@ -373,7 +373,7 @@ func TestUsersAreSpreadAndKeepOrder(t *testing.T) {
 		r.Deliver(context.Background(), ds)
 	}
 	for u := int64(1); u <= users; u++ {
-		eventually(t, "every user gets all", func() bool { return len(w.seqs(node2, u<<51|u*7919)) == each })
+		soon(t, "every user gets all", func() bool { return len(w.seqs(node2, u<<51|u*7919)) == each })
 		if got := w.seqs(node2, u<<51|u*7919); !slices.IsSorted(got) {
 			t.Fatalf("user %d got %v", u, got)
 		}
@@ -390,7 +390,7 @@ func TestLookupsAreCut(t *testing.T) {
 		ds = append(ds, Delivery{User: u, Seq: uint64(u)})
 	}
 	r.Deliver(context.Background(), ds)
-	eventually(t, "all are forwarded", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.sent[node3]) == len(ds) })
+	soon(t, "all are forwarded", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.sent[node3]) == len(ds) })
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, users := range d.asked {
