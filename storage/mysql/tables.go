@@ -1,0 +1,82 @@
+package mysql
+
+// table says how a kind of row is kept: its columns in one order for writing
+// and reading, the key's first.
+type table[R any] struct {
+	name string
+	keys []string
+	cols []string // without the keys
+	put  func(*stmt, *R)
+	get  func(*row) R
+}
+
+// columns is the list for SELECT and INSERT.
+func (t *table[R]) columns(s *stmt) {
+	s.first = true
+	for _, c := range t.keys {
+		s.sep(",")
+		s.add(c)
+	}
+	for _, c := range t.cols {
+		s.sep(",")
+		s.add(c)
+	}
+}
+
+// insert adds one statement for all rows, none if there are none. Replace
+// overwrites the columns of rows that exist; else such a row is an error.
+func (t *table[R]) insert(s *stmt, rows []R, replace bool) {
+	if len(rows) == 0 {
+		return
+	}
+	s.add("INSERT INTO " + t.name + " (")
+	t.columns(s)
+	s.open(") VALUES ")
+	for i := range rows {
+		s.sep(",")
+		s.open("(")
+		t.put(s, &rows[i])
+		s.add(")")
+	}
+	if replace {
+		s.open(" ON DUPLICATE KEY UPDATE ")
+		for _, c := range t.cols {
+			s.sep(",")
+			s.add(c + "=VALUES(" + c + ")")
+		}
+	}
+	s.end()
+}
+
+// from begins SELECT columns FROM table WHERE.
+func (t *table[R]) from(s *stmt) {
+	s.add("SELECT ")
+	t.columns(s)
+	s.add(" FROM " + t.name + " WHERE ")
+}
+
+// remove deletes rows by their keys, written by key.
+func remove[K any](s *stmt, table string, keys []K, key func(*stmt, *K)) {
+	if len(keys) == 0 {
+		return
+	}
+	s.open("DELETE FROM " + table + " WHERE ")
+	anyOf(s, keys, key)
+	s.end()
+}
+
+// anyOf is a condition: one of the keys.
+func anyOf[K any](s *stmt, keys []K, key func(*stmt, *K)) {
+	s.first = true
+	for i := range keys {
+		s.sep(" OR ")
+		s.add("(")
+		key(s, &keys[i])
+		s.add(")")
+	}
+}
+
+// vi, vu and vb write an item of a VALUES list.
+func (s *stmt) vi(v int64)  { s.sep(","); s.i64(v) }
+func (s *stmt) vu(v uint64) { s.sep(","); s.u64(v) }
+func (s *stmt) vb(v []byte) { s.sep(","); s.bytes(v) }
