@@ -35,8 +35,8 @@ type Shard struct {
 // inlineBody is DESIGN's: reading is light where rows carry small bodies.
 const inlineBody = 1024
 
-// Open connects, brings the tables to this version, and checks that the
-// database is the shard that it is taken for.
+// Open connects, checks the server (see Check), brings the tables to this
+// version, and makes sure that the database is the shard that it is taken for.
 func Open(ctx context.Context, opt Options) (*Shard, error) {
 	if err := opt.Validate(); err != nil {
 		return nil, err
@@ -55,13 +55,19 @@ func Open(ctx context.Context, opt Options) (*Shard, error) {
 }
 
 func (s *Shard) prepare(ctx context.Context) error {
+	found, err := check(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	if err := s.complain(found); err != nil {
+		return err
+	}
 	if err := migrate(ctx, s.db); err != nil {
 		return fmt.Errorf("mysql: shard %d: %w", s.opt.ID, err)
 	}
 	if err := identify(ctx, s.db, s.opt.ID); err != nil {
 		return err
 	}
-	var err error
 	s.metrics, err = newMetrics(s.opt.Metrics, s)
 	return err
 }
