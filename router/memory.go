@@ -233,3 +233,44 @@ func (m *Memory) Lookup(_ context.Context, users []int64, dst []Route) ([]Route,
 
 // Close implements Directory.
 func (m *Memory) Close() error { return nil }
+
+// find returns the entry of one slot.
+func (m *Memory) find(user int64, slot Slot) (Entry, bool) {
+	s := m.shard(user)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	p, ok := s.get(user, slot)
+	if !ok {
+		return Entry{}, false
+	}
+	return m.unpack(p), true
+}
+
+// renumber raises the attach number of ref's entry to at least no, and reports
+// whether the slot is ref's at all.
+func (m *Memory) renumber(user int64, slot Slot, ref Ref, no uint64) bool {
+	s := m.shard(user)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, ok := s.get(user, slot)
+	if !ok || m.unpack(p).Ref != ref {
+		return false
+	}
+	p.attach = max(p.attach, no)
+	s.put(user, p)
+	return true
+}
+
+// appendPart appends the nth of memoryShards parts of everything there is.
+func (m *Memory) appendPart(dst []Route, nth int) []Route {
+	s := &m.shards[nth]
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for user, p := range s.first {
+		dst = append(dst, Route{User: user, Slot: p.slot(), Entry: m.unpack(p)})
+	}
+	for at, p := range s.more {
+		dst = append(dst, Route{User: at.user, Slot: at.slot, Entry: m.unpack(p)})
+	}
+	return dst
+}

@@ -1,0 +1,241 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// crowded is how many fields a bucket should have at most: a Redis whose
+// configuration is no older than 7.0 keeps hashes of up to 128 packed.
+const crowded = 100
+
+// Attach implements Directory. It fails for slots that do not exist and for
+// connections that are not this node's, and never because of Redis: while Redis
+// does not answer, the connection counts among this node's own only, with a
+// provisional number, and is registered later.
+func (r *Redis) Attach(ctx context.Context, user int64, slot Slot, e Entry) (Attached, error) {
+	switch {
+	case slot < 1 || slot > maxSlots:
+		return Attached{}, fmt.Errorf("router: slot %d: the directory has slots 1 to %d", slot, maxSlots)
+	case e.Node != r.opt.Node || e.Incarnation != r.opt.Incarnation:
+		return Attached{}, fmt.Errorf("router: node %d attaches its own connections only, not those of %d", r.opt.Node, e.Node)
+	}
+	e.LoginEpoch, e.AttachNo = min(e.LoginEpoch, maxEpoch), min(e.AttachNo, maxAttachNo)
+	if !r.Up() {
+		return r.attachHere(ctx, user, slot, e)
+	}
+	losses := r.losses.Load()
+	a, err := r.register(ctx, opAttach, user, slot, e)
+	if err != nil {
+		return r.attachHere(ctx, user, slot, e)
+	}
+	if a.Lost {
+		return a, nil
+	}
+	e.AttachNo = a.AttachNo
+	here, err := r.mirror.Attach(ctx, user, slot, e)
+	if err != nil {
+		return Attached{}, err
+	}
+	if r.losses.Load() != losses {
+		r.owe(user, slot) // what we registered may be what was lost
+	}
+	return r.settle(user, slot, a, here), nil
+}
+
+// settle joins what Redis and the mirror say about an entry that won in Redis.
+// They differ when a connection of this node is not registered yet, or when two
+// attaches overtook each other on their way back.
+func (r *Redis) settle(user int64, slot Slot, a, here Attached) Attached {
+	switch {
+	case here.Lost:
+		r.owe(user, slot)
+		return here
+	case here.Loser == (Ref{}) || here.Loser == a.Loser:
+	case a.Loser == (Ref{}):
+		a.Loser, a.NewLogin = here.Loser, here.NewLogin
+	default:
+		r.tell(user, slot, here.Loser, here.NewLogin)
+	}
+	return a
+}
+
+// attachHere attaches among this node's own connections.
+func (r *Redis) attachHere(ctx context.Context, user int64, slot Slot, e Entry) (Attached, error) {
+	r.metrics.mirrored.WithLabelValues(opAttach).Inc()
+	a, err := r.mirror.Attach(ctx, user, slot, e)
+	if err == nil && !a.Lost {
+		r.owe(user, slot)
+	}
+	return a, err
+}
+
+// register runs attachScript. If it loses to the entry of a run that is no
+// more, it runs it again with leave to overwrite just that one.
+func (r *Redis) register(ctx context.Context, op string, user int64, slot Slot, e Entry) (Attached, error) {
+	floor := uint64(0)
+	if old, ok := r.mirror.find(user, slot); ok {
+		floor = old.AttachNo + 1
+	}
+	for dead := ""; ; {
+		args := r.attachArgs(user, slot, e, floor, dead)
+		var res attachReply
+		err := r.request(ctx, op, func(ctx context.Context) error {
+			reply, err := r.scripts.attach.Run(ctx, r.opt.Client, []string{r.layout.key(user)}, args...).Slice()
+			if err == nil {
+				res, err = parseAttach(reply)
+			}
+			return err
+		})
+		if err != nil {
+			return Attached{}, err
+		}
+		a, stale := r.outcome(ctx, e, res)
+		if stale && dead == "" {
+			dead = res.old
+			continue
+		}
+		return a, nil
+	}
+}
+
+func (r *Redis) attachArgs(user int64, slot Slot, e Entry, floor uint64, dead string) []any {
+	return []any{r.layout.field(user, slot), e.LoginEpoch, e.AttachNo, floor, who(r.self, e.Conn), dead}
+}
+
+// attachReply is attachScript's answer.
+type attachReply struct {
+	won    bool
+	no     uint64
+	old    string
+	fields int64
+}
+
+func parseAttach(reply []any) (a attachReply, err error) {
+	if len(reply) == 4 {
+		won, ok1 := reply[0].(int64)
+		no, ok2 := reply[1].(int64)
+		old, ok3 := reply[2].(string)
+		fields, ok4 := reply[3].(int64)
+		if ok1 && ok2 && ok3 && ok4 {
+			return attachReply{won: won == 1, no: uint64(no), old: old, fields: fields}, nil
+		}
+	}
+	return a, errors.New("router: attach answered something else")
+}
+
+// outcome says what an answer means for e. stale: e lost, but to a run that is
+// no more.
+func (r *Redis) outcome(ctx context.Context, e Entry, res attachReply) (a Attached, stale bool) {
+	if res.fields > crowded {
+		r.metrics.crowded.Inc()
+	}
+	a.AttachNo = res.no
+	old, ok := parseValue(res.old)
+	if !ok {
+		return a, false
+	}
+	run, live, dead := r.find(ctx, old.tag)
+	if !res.won {
+		a.Lost, a.Loser, a.NewLogin = true, e.Ref, old.entry.LoginEpoch > e.LoginEpoch
+		return a, dead
+	}
+	if live {
+		a.Loser = Ref{Node: run.Node, Incarnation: run.Incarnation, Conn: old.entry.Conn}
+		a.NewLogin = e.LoginEpoch > old.entry.LoginEpoch
+	}
+	return a, false
+}
+
+// Detach implements Directory. Like Attach it never fails because of Redis: what
+// Redis did not hear of now it hears later.
+func (r *Redis) Detach(ctx context.Context, user int64, slot Slot, ref Ref) error {
+	_ = r.mirror.Detach(ctx, user, slot, ref)
+	if slot < 1 || slot > maxSlots {
+		return nil
+	}
+	if r.Up() {
+		err := r.request(ctx, opDetach, func(ctx context.Context) error {
+			return r.scripts.detach.Run(ctx, r.opt.Client, []string{r.layout.key(user)}, r.detachArgs(user, slot, ref)...).Err()
+		})
+		if err == nil {
+			return nil
+		}
+	}
+	r.metrics.mirrored.WithLabelValues(opDetach).Inc()
+	r.oweDetach(user, slot, ref)
+	return nil
+}
+
+func (r *Redis) detachArgs(user int64, slot Slot, ref Ref) []any {
+	return []any{r.layout.field(user, slot), who(tagOf(ref.Run()), ref.Conn)}
+}
+
+// Lookup implements Directory: one pipelined request for all users. Whom Redis
+// does not answer for is looked up among this node's own connections; it never
+// fails.
+func (r *Redis) Lookup(ctx context.Context, users []int64, dst []Route) ([]Route, error) {
+	if !r.Up() {
+		r.metrics.mirrored.WithLabelValues(opLookup).Add(float64(len(users)))
+		return r.mirror.Lookup(ctx, users, dst)
+	}
+	replies := make([]*redis.SliceCmd, len(users))
+	_ = r.request(ctx, opLookup, func(ctx context.Context) error {
+		pipe := r.opt.Client.Pipeline()
+		for i, user := range users {
+			replies[i] = pipe.HMGet(ctx, r.layout.key(user), r.fields(user)...)
+		}
+		_, err := pipe.Exec(ctx)
+		return unlessSome(err, replies)
+	})
+	for i, user := range users {
+		if replies[i].Err() != nil {
+			r.metrics.mirrored.WithLabelValues(opLookup).Inc()
+			dst, _ = r.mirror.Lookup(ctx, users[i:i+1], dst)
+			continue
+		}
+		dst = r.appendRoutes(ctx, dst, user, replies[i].Val())
+	}
+	return dst, nil
+}
+
+func (r *Redis) fields(user int64) []string {
+	fields := make([]string, maxSlots)
+	for i := range fields {
+		fields[i] = r.layout.field(user, Slot(i+1))
+	}
+	return fields
+}
+
+// appendRoutes appends what is registered for a user: a value for each slot.
+func (r *Redis) appendRoutes(ctx context.Context, dst []Route, user int64, vals []any) []Route {
+	for i, val := range vals {
+		s, ok := val.(string)
+		if !ok {
+			continue
+		}
+		v, ok := parseValue(s)
+		if !ok {
+			continue
+		}
+		if run, live, _ := r.find(ctx, v.tag); live {
+			v.entry.Node, v.entry.Incarnation = run.Node, run.Incarnation
+			dst = append(dst, Route{User: user, Slot: Slot(i + 1), Entry: v.entry})
+		}
+	}
+	return dst
+}
+
+// unlessSome drops a pipeline's error if any command of it was answered: one
+// dead server of a Cluster is not the end of all of them.
+func unlessSome[C redis.Cmder](err error, cmds []C) error {
+	for i := range cmds {
+		if cmds[i].Err() == nil {
+			return nil
+		}
+	}
+	return err
+}
