@@ -23,7 +23,11 @@ import (
 	"github.com/hermod-im/hermod/router"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// A pool of go-redis that could not dial tries once a second, and notices
+	// only then that it was closed.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+}
 
 const patience = 20 * time.Second
 
@@ -161,19 +165,34 @@ type node struct {
 // start starts a run of a node and lists it.
 func (w *town) start(id, incarnation uint64, change ...func(*Options)) *node {
 	w.t.Helper()
+	ln := listen(w.t)
+	n := w.run(router.Run{Node: id, Incarnation: incarnation}, ln, w.dir, w, change...)
+	w.list(router.Member{Node: id, Incarnation: incarnation, Addr: ln.Addr().String()})
+	return n
+}
+
+func listen(t testing.TB) net.Listener {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
-	n := &node{run: router.Run{Node: id, Incarnation: incarnation}, home: newHome(), reg: prometheus.NewRegistry()}
-	n.router, err = router.New(router.Options{Node: id, Incarnation: incarnation, Directory: w.dir, Log: zerolog.Nop(), Metrics: n.reg})
+	return ln
+}
+
+// run starts a run of a node that finds others through dir and fleet.
+func (w *town) run(run router.Run, ln net.Listener, dir router.Directory, fleet router.Fleet, change ...func(*Options)) *node {
+	w.t.Helper()
+	n := &node{run: run, home: newHome(), reg: prometheus.NewRegistry()}
+	var err error
+	n.router, err = router.New(router.Options{Node: run.Node, Incarnation: run.Incarnation, Directory: dir, Log: zerolog.Nop(), Metrics: n.reg})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	n.router.SetLocal(n.home)
 	opt := Options{
-		Listener: ln, Identity: w.ca.identity(w.t, id), Node: id, Incarnation: incarnation,
-		Fleet: w, Receive: n.router, MembersEvery: 150 * time.Millisecond,
+		Listener: ln, Identity: w.ca.identity(w.t, run.Node), Node: run.Node, Incarnation: run.Incarnation,
+		Fleet: fleet, Receive: n.router, MembersEvery: 150 * time.Millisecond,
 		Log: zerolog.Nop(), Metrics: n.reg,
 	}
 	for _, c := range change {
@@ -183,7 +202,6 @@ func (w *town) start(id, incarnation uint64, change ...func(*Options)) *node {
 		w.t.Fatal(err)
 	}
 	n.router.SetPeers(n.links)
-	w.list(router.Member{Node: id, Incarnation: incarnation, Addr: ln.Addr().String()})
 	w.t.Cleanup(n.stop)
 	return n
 }
