@@ -101,14 +101,7 @@ func (c *committer) adopt() {
 	c.slots, c.review = s.slots.Load(), false
 	ops := append(c.unpark(), c.queue...)
 	c.queue, c.bytes = nil, 0
-	var sorted [standSplit + 1][]op
-	for _, o := range ops {
-		st := o.stand(c.slots, c.sh.idx)
-		if st == standWait && !o.head().patient {
-			st = standSplit // whoever made it tries again
-		}
-		sorted[st] = append(sorted[st], o)
-	}
+	sorted := c.sort(ops)
 	c.requeue(sorted[standHere])
 	for _, o := range sorted[standWait] {
 		c.park(o)
@@ -124,6 +117,22 @@ func (c *committer) adopt() {
 	for _, o := range refused {
 		o.answer(c.elsewhere())
 	}
+}
+
+// sort groups ops by what becomes of them. c.mu is held.
+func (c *committer) sort(ops []op) (sorted [standSplit + 1][]op) {
+	asked := map[ConvKey]bool{}
+	for _, o := range ops {
+		st := o.stand(c.slots, c.sh.idx)
+		if st == standWait && !o.head().patient {
+			st = standSplit // whoever made it tries again
+		}
+		if a, ok := o.(*appendOp); ok && (st == standAsk || st == standHere && asked[a.a.Conv]) {
+			st, asked[a.a.Conv] = standAsk, true // behind those that must ask
+		}
+		sorted[st] = append(sorted[st], o)
+	}
+	return sorted
 }
 
 // elsewhere is why an op cannot stay and has nowhere to go.

@@ -69,7 +69,7 @@ func (s *Store) sweepGroup(sh *shard, slots []Slot) (closing bool) {
 		from = next
 	}
 	err := s.runOp(func(done chan error) op { return newPurgeOp(slots, done) })
-	if err != nil && !s.isClosing() {
+	if err != nil && !s.isClosing() && !errors.Is(err, ErrBusy) { // busy, or one of the slots moves: in the next round
 		s.log.Warn().Err(err).Uint32("shard", uint32(sh.ID())).Msg("deleting old dedupe rows")
 	}
 	return s.isClosing()

@@ -86,8 +86,21 @@ func (s *Store) learn(ctx context.Context, sh *shard, failed *slotMap) error {
 	if err != nil {
 		return err
 	}
+	if old := s.slots.Load(); old != nil {
+		m.keep(old)
+	}
 	s.publish(m)
 	return nil
+}
+
+// keep leaves a slot that no shard claims with its old owner, as frozen. It has
+// moved, to a shard that has not been asked since: whoever waits will ask.
+func (m *slotMap) keep(old *slotMap) {
+	for slot, o := range m.owner {
+		if o < 0 && old.owner[slot] >= 0 {
+			m.owner[slot], m.epoch[slot], m.frozen[slot] = old.owner[slot], old.epoch[slot], true
+		}
+	}
 }
 
 // publish puts m in place, and tells those who wait for a change. slotMu is held.
@@ -131,6 +144,7 @@ func (s *Store) await(ctx context.Context, slots ...Slot) error {
 	s.pokeSlots()
 	timeout := time.NewTimer(s.opt.CommitTimeout)
 	defer timeout.Stop()
+	defer Leave(ctx)()
 	for {
 		s.slotMu.Lock()
 		m, changed := s.slots.Load(), s.changed

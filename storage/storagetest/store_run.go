@@ -41,6 +41,11 @@ func RunStore(t *testing.T, env func(t testing.TB, id storage.ShardID) ShardEnv)
 		{"Names", 2, testNames},
 		{"Slots", 2, testSlots},
 		{"Reads", 3, testReads},
+		{"TwoNodes", 2, testTwoNodes},
+		{"Move", 3, testMove},
+		{"MoveUnderLoad", 3, testMoveUnderLoad},
+		{"Frozen", 2, testFrozen},
+		{"TasksOfOldPlaces", 3, testTasksOfOldPlaces},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
