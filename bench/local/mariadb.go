@@ -61,6 +61,7 @@ func StartMariaDB(ctx context.Context, opt MariaDBOptions) (*MariaDB, error) {
 }
 
 func (db *MariaDB) data() string     { return filepath.Join(db.dir, "data") }
+func (db *MariaDB) temp() string     { return filepath.Join(db.dir, "tmp") }
 func (db *MariaDB) initFile() string { return filepath.Join(db.dir, "init.sql") }
 
 // install makes the data folder and the statements that the server runs before
@@ -71,12 +72,17 @@ func (db *MariaDB) install(ctx context.Context) error {
 	if err := os.WriteFile(db.initFile(), []byte(init), 0o600); err != nil {
 		return err
 	}
+	// A server clears its folder for temporary tables when it starts: in a shared
+	// one it would take another server's.
+	if err := os.MkdirAll(db.temp(), 0o700); err != nil {
+		return err
+	}
 	if _, err := os.Stat(filepath.Join(db.data(), "mysql")); err == nil {
 		return nil
 	}
 	cmd := exec.CommandContext(ctx, find("mariadb-install-db"), "--no-defaults", "--datadir="+db.data(),
 		"--user="+userName(), "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
-		"--innodb-log-file-size=48M")
+		"--innodb-log-file-size=48M", "--tmpdir="+db.temp())
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("local: mariadb-install-db: %w:\n%s", err, out)
 	}
@@ -97,7 +103,7 @@ func (db *MariaDB) args(port int) []string {
 	return []string{
 		"--no-defaults", "--user=" + userName(), "--datadir=" + db.data(), "--init-file=" + db.initFile(),
 		"--bind-address=127.0.0.1", "--port=" + strconv.Itoa(port), "--socket=", "--skip-name-resolve",
-		"--pid-file=" + filepath.Join(db.dir, "pid"), "--max-connections=400",
+		"--tmpdir=" + db.temp(), "--pid-file=" + filepath.Join(db.dir, "pid"), "--max-connections=400",
 		"--character-set-server=utf8mb4", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=48M",
 	}
 }
