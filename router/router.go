@@ -155,7 +155,17 @@ func (r *Router) ref(conn uint64) Ref {
 // Attach registers this node's connection for a device slot and sends away the
 // connection that had it. If Attached.Lost, the caller's own has to go instead.
 func (r *Router) Attach(ctx context.Context, user int64, slot Slot, conn, loginEpoch uint64) (Attached, error) {
-	a, err := r.opt.Directory.Attach(ctx, user, slot, Entry{Ref: r.ref(conn), LoginEpoch: loginEpoch})
+	return r.attach(ctx, user, slot, Entry{Ref: r.ref(conn), LoginEpoch: loginEpoch})
+}
+
+// Rejoin is Attach for a connection that the directory did not answer for when
+// it came: at, in µs, is when that was. It takes nothing from whoever came later.
+func (r *Router) Rejoin(ctx context.Context, user int64, slot Slot, conn, loginEpoch, at uint64) (Attached, error) {
+	return r.attach(ctx, user, slot, Entry{Ref: r.ref(conn), LoginEpoch: loginEpoch, AttachNo: at})
+}
+
+func (r *Router) attach(ctx context.Context, user int64, slot Slot, e Entry) (Attached, error) {
+	a, err := r.opt.Directory.Attach(ctx, user, slot, e)
 	if err != nil {
 		r.metrics.drop(dropAttach, 1)
 		return a, err

@@ -2,6 +2,8 @@ package storage
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -301,10 +303,14 @@ func (b *barrier) wait(ctx context.Context, s *Store, sh *shard) error {
 	b.mu.Unlock()
 	select {
 	case <-call.done:
-		return call.err
+		err = call.err
 	case <-ctx.Done():
-		return ctx.Err()
+		err = ctx.Err()
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: barrier: %w", ErrUnavailable, err)
+	}
+	return err
 }
 
 func (b *barrier) run(s *Store, sh *shard) {

@@ -20,9 +20,9 @@ const (
 	// attachTimeout bounds what a login waits for the directory, detachTimeout
 	// what the end of a session costs one of the leavers, onlineTimeout a list
 	// of devices.
-	attachTimeout, detachTimeout, onlineTimeout = time.Second, 2 * time.Second, time.Second
+	attachTimeout, detachTimeout, onlineTimeout = 500 * time.Millisecond, 2 * time.Second, 500 * time.Millisecond
 	// rejoinEvery is how often what is not registered is tried again.
-	rejoinEvery = 3 * time.Second
+	rejoinEvery = 2 * time.Second
 	// leavers is how many sessions are taken out of the directory at once,
 	// maxLeaving how many may wait for that. What is left in there does no
 	// harm: it leads to a node that says that the user is not here.
@@ -36,23 +36,16 @@ const (
 // kicked by the router. The fault says that s has lost against a newer one.
 func (c *Chat) attach(ctx context.Context, s *session) *proto.Fault {
 	defer storage.Leave(ctx)()
-	a, err := c.attachNow(ctx, s)
-	if err != nil {
-		c.often.Warn().Err(err).Int64("user", int64(s.id.user)).Msg("the directory does not answer; the session goes on without it")
-		c.rejoin.add(s)
-		return nil
-	}
-	return lostTo(a)
-}
-
-func (c *Chat) attachNow(ctx context.Context, s *session) (router.Attached, error) {
 	ctx, cancel := context.WithTimeout(ctx, attachTimeout)
 	defer cancel()
 	a, err := c.router.Attach(ctx, int64(s.id.user), s.id.slot, s.conn.ID(), s.id.loginEpoch)
 	if err != nil {
 		c.metrics.attachFailures.Inc()
+		c.often.Warn().Err(err).Int64("user", int64(s.id.user)).Msg("the directory does not answer; the session goes on without it")
+		c.rejoin.add(s)
+		return nil
 	}
-	return a, err
+	return lostTo(a)
 }
 
 func lostTo(a router.Attached) *proto.Fault {
@@ -79,14 +72,20 @@ type rejoiner struct {
 	wake chan struct{} // of capacity 1
 
 	mu      sync.Mutex
-	waiting []*session
+	waiting []outsider // in the order in which they came
+}
+
+// outsider is a session that is not in the directory.
+type outsider struct {
+	s    *session
+	came uint64 // µs; orders it among the connections of its device
 }
 
 func newRejoiner(c *Chat) *rejoiner { return &rejoiner{c: c, wake: make(chan struct{}, 1)} }
 
 func (j *rejoiner) add(s *session) {
 	j.mu.Lock()
-	j.waiting = append(j.waiting, s)
+	j.waiting = append(j.waiting, outsider{s, uint64(j.c.now().UnixMicro())})
 	j.mu.Unlock()
 	select {
 	case j.wake <- struct{}{}:
@@ -117,14 +116,17 @@ func (j *rejoiner) round() (more bool) {
 	todo := j.waiting
 	j.waiting = nil
 	j.mu.Unlock()
-	for i, s := range todo {
+	for i, o := range todo {
+		s := o.s
 		if s.isClosed() {
 			continue
 		}
-		a, err := j.c.attachNow(j.c.ctx, s)
+		ctx, cancel := context.WithTimeout(j.c.ctx, attachTimeout)
+		a, err := j.c.router.Rejoin(ctx, int64(s.id.user), s.id.slot, s.conn.ID(), s.id.loginEpoch, o.came)
+		cancel()
 		if err != nil {
 			j.mu.Lock()
-			j.waiting = append(j.waiting, todo[i:]...)
+			j.waiting = append(todo[i:], j.waiting...)
 			j.mu.Unlock()
 			return true
 		}

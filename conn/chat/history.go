@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"time"
 
 	"github.com/hermod-im/hermod/proto"
 	"github.com/hermod-im/hermod/storage"
@@ -45,7 +46,11 @@ func (c *Chat) conversationPage(ctx context.Context, user storage.UserID, after 
 	if err != nil {
 		return nil, err
 	}
-	delivered := c.peerDelivered(ctx, user, convs)
+	// What other shards add is worth less than the list: it may take half of the
+	// time there is.
+	extra, cancel := halfOf(ctx)
+	defer cancel()
+	delivered := c.peerDelivered(extra, user, convs)
 	page := &proto.Conversations{}
 	more, size := len(convs) == limit, 0
 	for i := range convs {
@@ -54,7 +59,7 @@ func (c *Chat) conversationPage(ctx context.Context, user storage.UserID, after 
 			page.Next = uc.Key.Conv[:] // the own log, which nobody has written to
 			continue
 		}
-		last, err := c.lastEntry(ctx, uc)
+		last, err := c.lastEntry(ctx, extra, uc)
 		if err != nil {
 			return nil, err
 		}
@@ -75,11 +80,26 @@ func (c *Chat) conversationPage(ctx context.Context, user storage.UserID, after 
 	return page, nil
 }
 
-// lastEntry is the newest entry that the user may see. If its shard does not
-// answer, the list is still worth having: the entry then has no body.
-func (c *Chat) lastEntry(ctx context.Context, uc *storage.UserConv) (*proto.Event, error) {
+// halfOf returns a context with half of the time that ctx has.
+func halfOf(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(end)/2)
+}
+
+// lastEntry is the newest entry that the user may see. Where another shard has
+// it, extra counts; and if that does not answer, the list is still worth having:
+// the entry then has no body.
+func (c *Chat) lastEntry(ctx, extra context.Context, uc *storage.UserConv) (*proto.Event, error) {
+	home, _ := c.store.ShardOf(uc.Key.User.Slot())
+	owner, _ := c.store.ShardOf(uc.Key.Conv.Slot())
+	if owner != home {
+		ctx = extra
+	}
 	entries, err := c.store.History(ctx, uc.Key.Conv, uc.HeadRev, uc.HeadRev, 1, pageBytes, true)
-	if errors.Is(err, storage.ErrUnavailable) {
+	if owner != home && (errors.Is(err, storage.ErrUnavailable) || errors.Is(err, storage.ErrBusy)) {
 		return &proto.Event{Conversation: uc.Key.Conv[:], Rev: uc.HeadRev, ConvSeq: uc.Head, TimeUs: uc.HeadTime}, nil
 	}
 	if err != nil || len(entries) == 0 || !visible(uc, &entries[0]) {
@@ -105,7 +125,7 @@ func (c *Chat) peerDelivered(ctx context.Context, user storage.UserID, convs []s
 	}
 	theirs, err := c.store.UserConvs(ctx, keys)
 	if err != nil {
-		c.log.Warn().Err(err).Msg("conversations listed without all delivered marks")
+		c.often.Warn().Err(err).Msg("conversations listed without all delivered marks")
 	}
 	delivered := make(map[storage.ConvKey]uint64, len(theirs))
 	for i := range theirs {
