@@ -34,9 +34,10 @@
 //
 // A cache of routes is not kept. It would have to know at once when a user
 // attaches on one more node: a route that is missing in it loses pushes in
-// silence until the audit finds out, while what it saves is one field in a
-// look-up that is on its way anyway. The directory is the cache, and NotHere
-// corrects it.
+// silence until the audit finds out. What it would save is little: a forwarded
+// delivery with its look-up costs 6 µs, Redis, both nodes and TLS on two cores
+// (BenchmarkLinkOverRedis); its commit before that costs MySQL some 80 µs. The
+// directory is the cache, and NotHere corrects it.
 //
 // Other designs that failed: a callback per user makes the owner take its locks
 // once a message instead of once a commit. Ordering by attach time alone lets an
