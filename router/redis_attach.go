@@ -47,13 +47,14 @@ func (r *Redis) Attach(ctx context.Context, user int64, slot Slot, e Entry) (Att
 }
 
 // settle joins what Redis and the mirror say about an entry that won in Redis.
-// They differ when a connection of this node is not registered yet, or when two
-// attaches overtook each other on their way back.
+// They differ when two attaches overtook each other on their way back, or when
+// a connection of this node is not registered yet. Redis's word counts: whoever
+// was first there was reported by whoever came second. But a connection that
+// only the mirror knew of is reported by nobody else.
 func (r *Redis) settle(user int64, slot Slot, a, here Attached) Attached {
 	switch {
-	case here.Lost:
+	case here.Lost: // to one that kicks this, or will when it is registered
 		r.owe(user, slot)
-		return here
 	case here.Loser == (Ref{}) || here.Loser == a.Loser:
 	case a.Loser == (Ref{}):
 		a.Loser, a.NewLogin = here.Loser, here.NewLogin

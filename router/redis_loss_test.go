@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"go.uber.org/goleak"
 
 	"github.com/hermod-im/hermod/bench/local"
 )
@@ -147,7 +146,7 @@ func TestADetachWhileRegisteringAnewIsNotUndone(t *testing.T) {
 }
 
 func TestRedisDownAndUp(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer noLeaks(t)
 	f := newFleet(t, local.RedisOptions{})
 	for name, c := range map[string]struct {
 		down, up func() error
@@ -162,6 +161,7 @@ func TestRedisDownAndUp(t *testing.T) {
 			a, b := f.start(1, 1, impatient(f)), f.start(2, 1, impatient(f))
 			no := a.populate(60)
 			b.attach(90, 1, 90, 1)
+			a.sees(90, b.ref(90))
 			must(t, c.down())
 			begin := time.Now()
 			testDown(t, a)

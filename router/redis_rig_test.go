@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
 
 	"github.com/hermod-im/hermod/bench/local"
 )
@@ -156,6 +157,19 @@ func (f *fleet) do(args ...any) any {
 		f.t.Fatalf("%v: %v", args, err)
 	}
 	return v
+}
+
+// noLeaks waits for goroutines to end. The client's pool looks once a second
+// whether it is closed, if its server went away.
+func noLeaks(t testing.TB) {
+	t.Helper()
+	var err error
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		if err = goleak.Find(); err == nil {
+			return
+		}
+	}
+	t.Error(err)
 }
 
 type syncBuffer struct {

@@ -12,7 +12,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/goleak"
 
 	"github.com/hermod-im/hermod/bench/local"
 )
@@ -20,7 +19,7 @@ import (
 func TestRedisDirectory(t *testing.T) {
 	for name, cluster := range map[string]bool{"single": false, "cluster": true} {
 		t.Run(name, func(t *testing.T) {
-			defer goleak.VerifyNone(t)
+			defer noLeaks(t)
 			f := newFleet(t, local.RedisOptions{Cluster: cluster})
 			var nth atomic.Int64
 			testDirectory(t, func(t *testing.T) Directory {
