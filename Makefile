@@ -19,6 +19,10 @@ build: ## static binaries into ./bin
 run: build ## start a server on 127.0.0.1:5100, data in ./data
 	./bin/hermod
 
+.PHONY: cluster
+cluster: build ## a cluster to play with: 3 nodes, 4 MySQL shards, Redis; Ctrl-C ends it
+	./bin/hermodctl cluster dev
+
 .PHONY: test
 test: need-gcc lint ## everything: lint, unit, contract, end-to-end, race, 5 s of each fuzzer
 	$(GO) test -race -timeout 15m ./...

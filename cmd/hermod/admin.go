@@ -26,7 +26,7 @@ type admin struct {
 }
 
 // startAdmin listens on addr.
-func startAdmin(addr string, metrics prometheus.Gatherer, ready func(context.Context) health, log zerolog.Logger) (*admin, error) {
+func startAdmin(addr string, metrics prometheus.Gatherer, ready func(context.Context) health, status http.HandlerFunc, log zerolog.Logger) (*admin, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
@@ -44,6 +44,7 @@ func startAdmin(addr string, metrics prometheus.Gatherer, ready func(context.Con
 		}
 		_, _ = io.WriteString(w, h.String()+"\n")
 	})
+	mux.HandleFunc("GET /cluster", status)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

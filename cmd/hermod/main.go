@@ -80,6 +80,7 @@ func (cmd *runCmd) Run(c *cli) error {
 		return fmt.Errorf("log.level: %w", err)
 	}
 	spareProcessors()
+	config.SilenceRedis()
 	log := newLog(cfg.Log, os.Stderr)
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)

@@ -14,8 +14,8 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).purgeStaleWorkers"),
 		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).ticktock"),
 		goleak.Cleanup(func(code int) {
-			if binaryDir != "" {
-				_ = os.RemoveAll(binaryDir)
+			if dir, err := binaryDir(); err == nil {
+				_ = os.RemoveAll(dir)
 			}
 			os.Exit(code)
 		}))

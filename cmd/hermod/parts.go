@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -28,13 +29,23 @@ func (s *Server) startData() error {
 	return err
 }
 
-// startRouter opens the directory: in memory for a node that runs alone.
+// startRouter starts the router on the directory: in memory for a node that
+// runs alone.
 func (s *Server) startRouter() (err error) {
+	var d router.Directory
+	if s.fleet != nil {
+		d = s.fleet.directory
+	} else {
+		d = router.NewMemory(time.Now)
+	}
 	s.router, err = router.New(router.Options{
 		Node: s.data.node.ID, Incarnation: s.data.node.Incarnation,
-		Directory: router.NewMemory(time.Now), Log: s.log, Metrics: s.metrics,
+		Directory: d, Log: s.log, Metrics: s.metrics,
 	})
-	return err
+	if err != nil {
+		return errors.Join(err, d.Close())
+	}
+	return nil
 }
 
 // startStorage opens the shards. Slots of embedded ones are divided here;
@@ -60,10 +71,10 @@ func (s *Server) startStorage(ctx context.Context) (err error) {
 func (s *Server) startChat() (err error) {
 	s.chat, err = chat.New(chat.Options{
 		Store: s.store, Router: s.router,
-		Limits:   chatLimits(s.cfg.Limits),
-		Argon2:   chat.Argon2{MemoryKiB: s.cfg.Auth.Argon2MemoryKiB, Passes: s.cfg.Auth.Argon2Time},
-		Tokens:   chat.Tokens{Dir: s.cfg.KeysDir(), Life: s.cfg.Auth.TokenLife.Std()},
-		Log:      s.log, Metrics: s.metrics,
+		Limits: chatLimits(s.cfg.Limits),
+		Argon2: chat.Argon2{MemoryKiB: s.cfg.Auth.Argon2MemoryKiB, Passes: s.cfg.Auth.Argon2Time},
+		Tokens: chat.Tokens{Dir: s.cfg.KeysDir(), Life: s.cfg.Auth.TokenLife.Std()},
+		Log:    s.log, Metrics: s.metrics,
 	})
 	if err != nil {
 		return err
@@ -127,7 +138,7 @@ func (s *Server) startAdmin() (err error) {
 	if s.cfg.Admin.Listen == "" {
 		return nil
 	}
-	if s.admin, err = startAdmin(s.cfg.Admin.Listen, s.metrics, s.ready, s.log); err != nil {
+	if s.admin, err = startAdmin(s.cfg.Admin.Listen, s.metrics, s.ready, s.serveStatus, s.log); err != nil {
 		return fmt.Errorf("admin.listen: %w", err)
 	}
 	s.log.Info().Stringer("address", s.admin.addr()).Str("mode", "admin").Msg("listening")

@@ -14,23 +14,30 @@ import (
 	"time"
 )
 
-// binaryDir is where serverBinary has put it; TestMain removes it.
-var binaryDir string
+// binaryDir is where binaries are built; TestMain removes it.
+var binaryDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "hermod-test-") })
 
-// serverBinary builds the server once for all tests that need a process to kill.
-var serverBinary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "hermod-test-")
+// serverBinary builds the server once for all tests that need a process to
+// kill, toolBinary the operator's tool.
+var (
+	serverBinary = sync.OnceValues(func() (string, error) { return build("hermod", ".") })
+	toolBinary   = sync.OnceValues(func() (string, error) { return build("hermodctl", "../hermodctl") })
+)
+
+// build makes a binary without the race detector: such a server would be killed
+// ten times slower.
+func build(name, pkg string) (string, error) {
+	dir, err := binaryDir()
 	if err != nil {
 		return "", err
 	}
-	binaryDir = dir
-	path := filepath.Join(dir, "hermod")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	path := filepath.Join(dir, name)
+	out, err := exec.Command("go", "build", "-o", path, pkg).CombinedOutput()
 	if err != nil {
 		return "", &buildError{err, out}
 	}
 	return path, nil
-})
+}
 
 type buildError struct {
 	err error

@@ -31,6 +31,13 @@ func (s *Server) Reload(cfg config.Config) (ok bool) {
 	if cfg.Listen.TLS != "" && s.cfg.Listen.TLS != "" {
 		errs = append(errs, s.cert.load(cfg.TLS))
 	}
+	if s.fleet != nil && cfg.Cluster.Listen != "" {
+		id, _, err := cfg.Cluster.Identity()
+		if err == nil {
+			err = s.fleet.links.SetIdentity(id)
+		}
+		errs = append(errs, err)
+	}
 	errs = append(errs,
 		s.chat.ReloadKeys(),
 		s.edge.Reload(nil, edgeLimits(cfg.Limits)),

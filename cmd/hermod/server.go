@@ -29,10 +29,12 @@ type Server struct {
 	cfg     config.Config
 	log     zerolog.Logger
 	metrics *prometheus.Registry
+	started time.Time
 
 	// In the order in which they start; Close goes the other way.
 	identity peer.Identity // of [cluster]
 	data     *dataFolder
+	fleet    *fleet // nil: this node runs alone
 	router   *router.Router
 	shards   []storage.Shard
 	store    *storage.Store
@@ -64,7 +66,7 @@ func Start(cfg config.Config, log zerolog.Logger) (*Server, error) {
 		return nil, errors.Join(fatal...)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Server{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), stop: stop}
+	s := &Server{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), started: time.Now(), stop: stop}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -76,9 +78,11 @@ func (s *Server) start(ctx context.Context) error {
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, part := range []func() error{
 		s.startData,
+		func() error { return s.startFleet(ctx) },
 		s.startRouter,
 		func() error { return s.startStorage(ctx) },
 		s.startChat,
+		s.startLinks,
 		s.startEdge,
 		s.startAdmin,
 	} {
@@ -87,6 +91,9 @@ func (s *Server) start(ctx context.Context) error {
 		}
 	}
 	s.work.Go(func() { keepMemorySmall(ctx, time.Now) })
+	if s.fleet != nil {
+		s.work.Go(func() { s.keepNote(ctx) })
+	}
 	return nil
 }
 
@@ -126,6 +133,9 @@ func (s *Server) Close() error {
 	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
+	}
+	if s.fleet != nil {
+		errs = append(errs, s.fleet.close())
 	}
 	if s.router != nil {
 		errs = append(errs, s.router.Close())

@@ -17,9 +17,16 @@ type cli struct {
 		Dev CertDev `cmd:"" help:"Make a self-signed certificate for trying TLS."`
 	} `cmd:"" help:"Certificates."`
 	Cluster struct {
-		CA   ClusterCA   `cmd:"" name:"ca" help:"Make the CA that the nodes of a cluster trust."`
-		Cert ClusterCert `cmd:"" help:"Make a node's certificate."`
+		CA     ClusterCA     `cmd:"" name:"ca" help:"Make the CA that the nodes of a cluster trust."`
+		Cert   ClusterCert   `cmd:"" help:"Make a node's certificate."`
+		Status ClusterStatus `cmd:"" help:"Show nodes, shards and Redis, as the node of this machine sees them."`
+		Dev    ClusterDev    `cmd:"" help:"Run a whole cluster on this machine, to play with."`
 	} `cmd:"" help:"A cluster of nodes."`
+	Shards struct {
+		Init   ShardsInit   `cmd:"" help:"Prepare the shards of the configuration; may be repeated."`
+		Status ShardsStatus `cmd:"" help:"Show the shards of the configuration."`
+		Check  ShardsCheck  `cmd:"" help:"Say what is wrong with how the databases are set up."`
+	} `cmd:"" help:"The shards that data is on."`
 	Version kong.VersionFlag `help:"Print the version."`
 }
 

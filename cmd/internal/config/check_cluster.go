@@ -23,7 +23,7 @@ func (c *Config) checkShards(ps *Problems) {
 			continue
 		}
 		ids[sc.ID] = true
-		switch sc.engine() {
+		switch sc.Kind() {
 		case MySQL:
 			c.checkDatabase(ps, sc, places)
 		case Embedded:

@@ -9,6 +9,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/hermod-im/hermod/storage"
+	"github.com/hermod-im/hermod/storage/mysql"
 	"github.com/hermod-im/hermod/storage/pebble"
 )
 
@@ -36,9 +37,8 @@ func (c *Config) OpenShards(ctx context.Context, o OpenOptions) ([]storage.Shard
 }
 
 // OpenShard opens one shard, as OpenShards does.
-func (c *Config) OpenShard(_ context.Context, sc ShardConfig, o OpenOptions) (storage.Shard, error) {
-	switch sc.engine() {
-	case Embedded:
+func (c *Config) OpenShard(ctx context.Context, sc ShardConfig, o OpenOptions) (storage.Shard, error) {
+	if sc.Kind() == Embedded {
 		return pebble.Open(pebble.Options{
 			Dir:              c.EmbeddedDir(sc.ID),
 			ID:               storage.ShardID(sc.ID),
@@ -47,7 +47,22 @@ func (c *Config) OpenShard(_ context.Context, sc ShardConfig, o OpenOptions) (st
 			Log:              o.Log,
 			Metrics:          o.Metrics,
 		})
-	default:
-		return nil, fmt.Errorf("%s: %q cannot be opened", sc.key("engine"), sc.engine())
 	}
+	mo, err := sc.mysqlOptions(o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", sc.key("dsn"), err)
+	}
+	sh, err := mysql.Open(ctx, mo)
+	if err != nil {
+		return nil, fmt.Errorf("shard %d: %w", sc.ID, err)
+	}
+	return sh, nil
+}
+
+func (sc *ShardConfig) mysqlOptions(o OpenOptions) (mysql.Options, error) {
+	db, err := sc.Database()
+	if err != nil {
+		return mysql.Options{}, err
+	}
+	return mysql.Options{ID: storage.ShardID(sc.ID), DSN: db.DSN, TLS: db.TLS, Log: o.Log, Metrics: o.Metrics}, nil
 }

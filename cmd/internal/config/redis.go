@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 )
 
 // Options returns where Redis is and how to get in. How patient the client is
@@ -32,3 +33,7 @@ func (r *RedisConfig) Options() (redis.UniversalOptions, error) {
 	}
 	return o, nil
 }
+
+// SilenceRedis keeps the client library from writing to standard error. It is
+// the process's: main calls it.
+func SilenceRedis() { logging.Disable() }

@@ -24,8 +24,8 @@ type ShardConfig struct {
 	Insecure bool   `toml:"insecure" help:"true: allow a database off loopback without TLS; messages and its password travel readable"`
 }
 
-// engine is the shard's engine; MySQL is what a shard that names none means.
-func (sc *ShardConfig) engine() string {
+// Kind is the shard's engine; MySQL is what a shard that names none means.
+func (sc *ShardConfig) Kind() string {
 	if sc.Engine == "" {
 		return MySQL
 	}
@@ -51,6 +51,18 @@ func (c *Config) Shards() []ShardConfig {
 // EmbeddedDir is the folder of the embedded shard with that number.
 func (c *Config) EmbeddedDir(id int) string {
 	return filepath.Join(c.Data.Dir, "shard-"+strconv.Itoa(id))
+}
+
+// Where names the shard's folder or database, without secrets.
+func (c *Config) Where(sc *ShardConfig) string {
+	if sc.Kind() == Embedded {
+		return c.EmbeddedDir(sc.ID)
+	}
+	db, err := sc.Database()
+	if err != nil {
+		return err.Error()
+	}
+	return db.Where
 }
 
 // KeysDir is the folder of the keys that sign access tokens.

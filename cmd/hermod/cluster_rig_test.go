@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/hermod-im/hermod/bench/local"
+	"github.com/hermod-im/hermod/cmd/internal/cluster"
+)
+
+// fleetRig is a cluster under test.
+type fleetRig struct {
+	*cluster.Cluster
+	t *testing.T
+}
+
+// startCluster starts three nodes, four shards and Redis, with TLS everywhere,
+// and ends them with the test.
+func startCluster(t *testing.T, change ...func(*cluster.Options)) *fleetRig {
+	t.Helper()
+	server, err := serverBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tool, err := toolBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := cluster.Options{
+		Binary: server, TLS: true,
+		Init: func(ctx context.Context, file string) error {
+			out, err := exec.CommandContext(ctx, tool, "shards", "init", "--config", file).CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		},
+		Settings: []string{
+			"HERMOD_AUTH_ARGON2_MEMORY_KIB=64", "HERMOD_AUTH_ARGON2_TIME=1", "HERMOD_STORAGE_FREE_RESERVE_MIB=64",
+		},
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	begin := time.Now()
+	c, err := cluster.Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the cluster is up after %v", time.Since(begin).Round(time.Millisecond))
+	r := &fleetRig{Cluster: c, t: t}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, n := range c.Nodes {
+				t.Logf("%s: %s", n.Name, n.LogTail(6000))
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// addrs are the nodes' listeners for clients.
+func (r *fleetRig) addrs() (out []string) {
+	for _, n := range r.Nodes {
+		out = append(out, n.Addr)
+	}
+	return out
+}
+
+// tls trusts the cluster's CA.
+func (r *fleetRig) tls(t *testing.T) *tls.Config {
+	t.Helper()
+	pem, err := os.ReadFile(r.CA.Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		t.Fatal("no CA")
+	}
+	return &tls.Config{RootCAs: pool}
+}
+
+func (r *fleetRig) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *fleetRig) startNode(i int) {
+	r.t.Helper()
+	r.must(r.Nodes[i].Start(r.t.Context()))
+}
+
+// flush has Redis forget everything.
+func (r *fleetRig) flush() {
+	r.t.Helper()
+	_, err := r.Redis.Do(r.t.Context(), "FLUSHALL")
+	r.must(err)
+}
+
+// outage stops a database in order and starts it again after a while.
+func (r *fleetRig) outage(db *local.MariaDB, d time.Duration) {
+	r.t.Helper()
+	r.must(db.Stop())
+	time.Sleep(d)
+	r.must(db.Start(r.t.Context()))
+}
+
+// status asks a node for /cluster.
+func (r *fleetRig) status(n *cluster.Node) (st clusterStatus) {
+	r.t.Helper()
+	_, page := getPage(r.t, "http://"+n.Admin+"/cluster?format=json", "")
+	if err := json.Unmarshal([]byte(page), &st); err != nil {
+		r.t.Fatalf("%v in %s", err, page)
+	}
+	return st
+}
+
+// sessions is how many sessions the nodes have together, each asked itself.
+func (r *fleetRig) sessions() (sum int) {
+	for _, n := range r.Nodes {
+		sum += r.status(n).Nodes[0].Sessions
+	}
+	return sum
+}
+
+// tasks is how many deliveries are owed, as the shards have it.
+func (r *fleetRig) tasks() (sum int) {
+	r.t.Helper()
+	for _, sh := range r.status(r.Nodes[0]).Shards {
+		if sh.Error != "" {
+			r.t.Errorf("shard %d: %s", sh.Shard, sh.Error)
+		}
+		sum += sh.Tasks
+	}
+	return sum
+}
+
+// metric sums a metric over all nodes.
+func (r *fleetRig) metric(name string, labels ...string) (sum float64) {
+	r.t.Helper()
+	for _, n := range r.Nodes {
+		_, page := getPage(r.t, "http://"+n.Admin+"/metrics", "")
+		sum += metricIn(r.t, page, name, labels...)
+	}
+	return sum
+}
