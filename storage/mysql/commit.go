@@ -156,12 +156,12 @@ func (s *Shard) insert(st *stmt, w *storage.Writes) {
 }
 
 func (s *Shard) remove(st *stmt, w *storage.Writes) {
-	remove(st, "tasks", w.DelTasks, taskIs)
-	remove(st, "devices", w.DelDevices, deviceIs)
-	remove(st, "blocks", w.DelBlocks, blockIs)
+	remove(st, "tasks", &byTask, w.DelTasks)
+	remove(st, "devices", &byDevice, w.DelDevices)
+	remove(st, "blocks", &byBlock, w.DelBlocks)
 	for i := range w.Trims {
 		st.add("DELETE FROM inbox WHERE ")
-		userIs(st, &w.Trims[i].User)
+		byUser.is(st, w.Trims[i].User)
 		st.add(" AND seq<=")
 		st.u64(w.Trims[i].Floor)
 		st.end()

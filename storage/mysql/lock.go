@@ -60,33 +60,33 @@ func (g *locking) build(create bool) {
 	}
 	g.clock()
 	l, t, out := g.l, g.s.t, g.out
-	out.Convs = lockRows(g, &t.convs, l.Convs, compareConvs, convIs,
+	out.Convs = lockRows(g, &t.convs, l.Convs, compareConvs, &byConv,
 		func(h *storage.ConvHead) storage.ConvKey { return h.Conv },
 		func(k storage.ConvKey) storage.ConvHead { return storage.ConvHead{Conv: k} })
 	g.countConvs(create)
-	out.Users = lockRows(g, &t.users, l.Users, cmp.Compare, userIs,
+	out.Users = lockRows(g, &t.users, l.Users, cmp.Compare, &byUser,
 		func(h *storage.UserHead) storage.UserID { return h.User },
 		func(u storage.UserID) storage.UserHead { return storage.UserHead{User: u} })
-	out.Sends = lockRows(g, &t.sends, l.Sends, compareSends, sendIs,
+	out.Sends = lockRows(g, &t.sends, l.Sends, compareSends, &bySend,
 		func(r *storage.SendRow) storage.SendKey { return r.Key },
 		func(k storage.SendKey) storage.SendRow { return storage.SendRow{Key: k} })
-	out.UserConvs = lockRows(g, &t.userConvs, l.UserConvs, compareUserConvs, userConvIs,
+	out.UserConvs = lockRows(g, &t.userConvs, l.UserConvs, compareUserConvs, &byUserConv,
 		func(c *storage.UserConv) storage.UserConvKey { return c.Key },
 		func(k storage.UserConvKey) storage.UserConv { return storage.UserConv{Key: k} })
-	out.Tasks = lockRows(g, &t.tasks, l.Tasks, compareTasks, taskIs,
+	out.Tasks = lockRows(g, &t.tasks, l.Tasks, compareTasks, &byTask,
 		func(r *storage.Task) storage.TaskKey { return r.Key },
 		func(k storage.TaskKey) storage.Task { return storage.Task{Key: k} })
-	out.Names = lockRows(g, &t.names, l.Names, cmp.Compare, nameIs,
+	out.Names = lockRows(g, &t.names, l.Names, cmp.Compare, &byName,
 		func(n *storage.NameRow) string { return n.Name },
 		func(n string) storage.NameRow { return storage.NameRow{Name: n} })
-	out.Accounts = lockRows(g, &t.accounts, l.Accounts, cmp.Compare, userIs,
+	out.Accounts = lockRows(g, &t.accounts, l.Accounts, cmp.Compare, &byUser,
 		func(a *storage.Account) storage.UserID { return a.User },
 		func(u storage.UserID) storage.Account { return storage.Account{User: u} })
 	g.lockDevices()
-	out.Blocks = lockRows(g, &t.blocks, l.Blocks, compareBlocks, blockIs,
+	out.Blocks = lockRows(g, &t.blocks, l.Blocks, compareBlocks, &byBlock,
 		func(b *storage.Block) storage.BlockKey { return b.Key },
 		func(k storage.BlockKey) storage.Block { return storage.Block{Key: k} })
-	out.Meta = lockRows(g, &t.meta, l.Meta, cmp.Compare, nameIs,
+	out.Meta = lockRows(g, &t.meta, l.Meta, cmp.Compare, &byName,
 		func(m *storage.MetaRow) string { return m.Name },
 		func(n string) storage.MetaRow { return storage.MetaRow{Name: n} })
 }
@@ -134,7 +134,7 @@ func (g *locking) countConvs(create bool) {
 
 // lockRows adds SELECT … FOR UPDATE for the rows with these keys, and returns
 // where they will be, position by position.
-func lockRows[R any, K comparable](g *locking, t *table[R], keys []K, compare func(a, b K) int, is func(*stmt, *K), keyOf func(*R) K, none func(K) R) []R {
+func lockRows[R any, K comparable](g *locking, t *table[R], keys []K, compare func(a, b K) int, by *key[K], keyOf func(*R) K, none func(K) R) []R {
 	if len(keys) == 0 {
 		return nil
 	}
@@ -144,8 +144,8 @@ func lockRows[R any, K comparable](g *locking, t *table[R], keys []K, compare fu
 		rows[i] = none(k)
 		at[k] = append(at[k], i)
 	}
-	t.from(g.st)
-	anyOf(g.st, sorted(keys, compare), is)
+	t.byKey(g.st)
+	by.is(g.st, sorted(keys, compare)...)
 	g.st.add(" FOR UPDATE")
 	g.st.end()
 	g.read = append(g.read, func(r *row) {
@@ -168,8 +168,8 @@ func (g *locking) lockDevices() {
 	for i, u := range g.l.DevicesOf {
 		at[u] = append(at[u], i)
 	}
-	t.from(g.st)
-	anyOf(g.st, sorted(g.l.DevicesOf, cmp.Compare), userIs)
+	t.byKey(g.st)
+	byUser.is(g.st, sorted(g.l.DevicesOf, cmp.Compare)...)
 	g.st.add(" ORDER BY user_id,id FOR UPDATE")
 	g.st.end()
 	g.read = append(g.read, func(r *row) {

@@ -55,25 +55,23 @@ func (t *table[R]) from(s *stmt) {
 	s.add(" FROM " + t.name + " WHERE ")
 }
 
-// remove deletes rows by their keys, written by key.
-func remove[K any](s *stmt, table string, keys []K, key func(*stmt, *K)) {
+// byKey begins a SELECT that finds its rows by the primary key, whatever the
+// server's statistics say: of a small table it would rather read (and lock)
+// everything.
+func (t *table[R]) byKey(s *stmt) {
+	s.add("SELECT ")
+	t.columns(s)
+	s.add(" FROM " + t.name + " FORCE INDEX (PRIMARY) WHERE ")
+}
+
+// remove deletes rows by their keys.
+func remove[K any](s *stmt, table string, by *key[K], keys []K) {
 	if len(keys) == 0 {
 		return
 	}
-	s.open("DELETE FROM " + table + " WHERE ")
-	anyOf(s, keys, key)
+	s.add("DELETE FROM " + table + " WHERE ")
+	by.is(s, keys...)
 	s.end()
-}
-
-// anyOf is a condition: one of the keys.
-func anyOf[K any](s *stmt, keys []K, key func(*stmt, *K)) {
-	s.first = true
-	for i := range keys {
-		s.sep(" OR ")
-		s.add("(")
-		key(s, &keys[i])
-		s.add(")")
-	}
 }
 
 // vi, vu and vb write an item of a VALUES list.

@@ -111,17 +111,17 @@ func (s *stmt) limit(n int) { s.add(" LIMIT "); s.i64(int64(max(n, 0))) }
 func (v *snap) Now() int64 { return v.now }
 
 func (v *snap) User(u storage.UserID) (storage.UserHead, error) {
-	return first(v, &v.s.t.users, storage.UserHead{User: u}, func(s *stmt) { userIs(s, &u) })
+	return first(v, &v.s.t.users, storage.UserHead{User: u}, func(s *stmt) { byUser.is(s, u) })
 }
 
 func (v *snap) Conv(k storage.ConvKey) (storage.ConvHead, error) {
-	h, err := first(v, &v.s.t.convs, storage.ConvHead{Conv: k}, func(s *stmt) { convIs(s, &k) })
+	h, err := first(v, &v.s.t.convs, storage.ConvHead{Conv: k}, func(s *stmt) { byConv.is(s, k) })
 	return h, err
 }
 
 func (v *snap) Inbox(user storage.UserID, after uint64, limit int) ([]storage.InboxRow, error) {
 	return selected(v, &v.s.t.inbox, func(s *stmt) {
-		userIs(s, &user)
+		byUser.is(s, user)
 		s.add(" AND seq>")
 		s.u64(after)
 		s.add(" ORDER BY seq")
@@ -170,7 +170,7 @@ type entriesPage struct {
 
 func (p *entriesPage) read(v *snap, n int) ([]storage.Entry, error) {
 	return selected(v, &v.s.t.entries, func(s *stmt) {
-		convIs(s, &p.conv)
+		byConv.is(s, p.conv)
 		s.add(" AND rev>=")
 		s.u64(p.from)
 		s.add(" AND rev<=")
@@ -194,12 +194,12 @@ func (p *entriesPage) advance(e *storage.Entry) bool {
 }
 
 func (v *snap) UserConv(k storage.UserConvKey) (storage.UserConv, error) {
-	return first(v, &v.s.t.userConvs, storage.UserConv{Key: k}, func(s *stmt) { userConvIs(s, &k) })
+	return first(v, &v.s.t.userConvs, storage.UserConv{Key: k}, func(s *stmt) { byUserConv.is(s, k) })
 }
 
 func (v *snap) UserConvs(user storage.UserID, after *storage.ConvKey, limit int) ([]storage.UserConv, error) {
 	return selected(v, &v.s.t.userConvs, func(s *stmt) {
-		userIs(s, &user)
+		byUser.is(s, user)
 		if after != nil {
 			s.add(" AND conv>")
 			s.bytes(after[:])
@@ -210,24 +210,24 @@ func (v *snap) UserConvs(user storage.UserID, after *storage.ConvKey, limit int)
 }
 
 func (v *snap) Name(n string) (storage.NameRow, error) {
-	return first(v, &v.s.t.names, storage.NameRow{Name: n}, func(s *stmt) { nameIs(s, &n) })
+	return first(v, &v.s.t.names, storage.NameRow{Name: n}, func(s *stmt) { byName.is(s, n) })
 }
 
 func (v *snap) Account(u storage.UserID) (storage.Account, error) {
-	return first(v, &v.s.t.accounts, storage.Account{User: u}, func(s *stmt) { userIs(s, &u) })
+	return first(v, &v.s.t.accounts, storage.Account{User: u}, func(s *stmt) { byUser.is(s, u) })
 }
 
 func (v *snap) Devices(u storage.UserID) ([]storage.Device, error) {
-	return selected(v, &v.s.t.devices, func(s *stmt) { userIs(s, &u); s.add(" ORDER BY id") })
+	return selected(v, &v.s.t.devices, func(s *stmt) { byUser.is(s, u); s.add(" ORDER BY id") })
 }
 
 func (v *snap) Block(k storage.BlockKey) (storage.Block, error) {
-	return first(v, &v.s.t.blocks, storage.Block{Key: k}, func(s *stmt) { blockIs(s, &k) })
+	return first(v, &v.s.t.blocks, storage.Block{Key: k}, func(s *stmt) { byBlock.is(s, k) })
 }
 
 func (v *snap) BlocksOf(user, after storage.UserID, limit int) ([]storage.Block, error) {
 	return selected(v, &v.s.t.blocks, func(s *stmt) {
-		userIs(s, &user)
+		byUser.is(s, user)
 		s.add(" AND peer>")
 		s.i64(int64(after))
 		s.add(" ORDER BY peer")
@@ -267,7 +267,7 @@ func (v *snap) SlotRows() (rows []storage.SlotRow, err error) {
 }
 
 func (v *snap) Meta(name string) (storage.MetaRow, error) {
-	return first(v, &v.s.t.meta, storage.MetaRow{Name: name}, func(s *stmt) { nameIs(s, &name) })
+	return first(v, &v.s.t.meta, storage.MetaRow{Name: name}, func(s *stmt) { byName.is(s, name) })
 }
 
 // Tasks implements storage.Shard.
