@@ -129,8 +129,11 @@ func (s *Shard) apply(t pending, w *storage.Writes) error {
 		// A batch that Pebble does not take for a batch. Later plans may have
 		// seen its rows already: no way on from here.
 		err = fmt.Errorf("pebble: apply: %w", err)
-		s.fail(err)
+		fatal := s.broken(err)
 		s.pipe.push(pending{n: t.n, outside: true}) // for the barriers
+		if fatal {
+			s.opts.Fatal(err)
+		}
 		return err
 	}
 	for _, r := range w.Slots {

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	crdb "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/rs/zerolog"
 )
 
@@ -30,6 +31,11 @@ func (l *listener) Fatalf(format string, args ...any) {
 	panic(err)
 }
 
+func (l *listener) diskSlow(i vfs.DiskSlowInfo) {
+	l.slow.Add(1)
+	l.log.Warn().Str("path", i.Path).Stringer("took", i.Duration).Msg("the disk is slow")
+}
+
 func (l *listener) events() *crdb.EventListener {
 	return &crdb.EventListener{
 		BackgroundError: func(err error) {
@@ -38,10 +44,7 @@ func (l *listener) events() *crdb.EventListener {
 		DataCorruption: func(i crdb.DataCorruptionInfo) {
 			l.log.Error().Str("path", i.Path).Err(i.Details).Msg("a data file is corrupt: restore the shard from a backup")
 		},
-		DiskSlow: func(i crdb.DiskSlowInfo) {
-			l.slow.Add(1)
-			l.log.Warn().Str("path", i.Path).Stringer("took", i.Duration).Msg("the disk is slow")
-		},
+		DiskSlow: l.diskSlow,
 		WriteStallBegin: func(i crdb.WriteStallBeginInfo) {
 			l.stalls.Add(1)
 			l.log.Warn().Str("reason", i.Reason).Msg("writes wait for flushes or compactions to catch up")

@@ -74,6 +74,8 @@ func (p *pipeline) close() { close(p.queue) }
 func (p *pipeline) run() {
 	for t := range p.queue {
 		err := p.sync(t)
+		// Before wake: a barrier that asks after it finds out by itself.
+		fatal := err != nil && p.s.broken(err)
 		p.wake(err)
 		if t.done != nil {
 			t.done(err)
@@ -81,8 +83,8 @@ func (p *pipeline) run() {
 		if !t.outside {
 			p.release()
 		}
-		if err != nil {
-			p.s.fail(err)
+		if fatal {
+			p.s.opts.Fatal(err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,9 @@ import (
 	"github.com/hermod-im/hermod/storage"
 )
 
+// slowDisk is how long an operation may take before the log speaks of it.
+const slowDisk = 5 * time.Second
+
 // Shard is the embedded engine, a storage.Shard. See the package's doc.
 type Shard struct {
 	opts   Options
@@ -24,6 +28,7 @@ type Shard struct {
 	fs     vfs.FS
 	log    zerolog.Logger
 	events *listener
+	watch  io.Closer // of fs; nil where the caller gave the file system
 	gate   gate
 
 	// mu is held by the write transaction that reads and plans, applyMu by the
@@ -76,16 +81,21 @@ func Open(opts Options) (*Shard, error) {
 	opts = opts.withDefaults()
 	log := opts.Log.With().Uint32("shard", uint32(opts.ID)).Logger()
 	events := &listener{log: log, fatal: opts.Fatal}
+	var watch io.Closer
+	if opts.FS == nil {
+		// As Pebble would do itself, but it leaves the watching goroutine behind
+		// when it cannot open.
+		opts.FS, watch = vfs.WithDiskHealthChecks(vfs.Default, slowDisk, nil, events.diskSlow)
+	}
 	db, err := crdb.Open(opts.Dir, opts.engine(events))
 	if err != nil {
+		if watch != nil {
+			_ = watch.Close()
+		}
 		return nil, openError(opts.Dir, err)
 	}
-	fs := opts.FS
-	if fs == nil {
-		fs = vfs.Default
-	}
 	s := &Shard{
-		opts: opts, db: db, fs: fs, log: log, events: events,
+		opts: opts, db: db, fs: opts.FS, log: log, events: events, watch: watch,
 		users:     newCache[storage.UserID, storage.UserHead](opts.HeadCacheBytes * 3 / 8),
 		convs:     newCache[storage.ConvKey, storage.ConvHead](opts.HeadCacheBytes / 4),
 		userConvs: newCache[storage.UserConvKey, storage.UserConv](opts.HeadCacheBytes * 3 / 8),
@@ -94,9 +104,18 @@ func Open(opts Options) (*Shard, error) {
 		stop:      make(chan struct{}),
 	}
 	if err := s.start(); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, s.closeFiles())
 	}
 	return s, nil
+}
+
+// closeFiles ends Pebble, and then the watch on its disk.
+func (s *Shard) closeFiles() error {
+	err := s.db.Close()
+	if s.watch != nil {
+		err = errors.Join(err, s.watch.Close())
+	}
+	return err
 }
 
 func (s *Shard) start() error {
@@ -193,12 +212,9 @@ func (s *Shard) enter(ctx context.Context) error {
 	return nil
 }
 
-// fail is called when it is not known any more what the disk holds.
-func (s *Shard) fail(err error) {
-	if s.failed.CompareAndSwap(nil, &err) {
-		s.opts.Fatal(err)
-	}
-}
+// broken notes that it is not known any more what the disk holds, and reports
+// whether that is news. Then Fatal has to be called, once those who wait know.
+func (s *Shard) broken(err error) bool { return s.failed.CompareAndSwap(nil, &err) }
 
 // Close refuses new calls, waits for the open ones and for the done of every
 // transaction, then closes the files. Later calls wait for the first.
@@ -209,7 +225,7 @@ func (s *Shard) Close() error {
 		close(s.stop)
 		s.stopped.Wait()
 		s.metrics.close()
-		s.closeErr = s.db.Close()
+		s.closeErr = s.closeFiles()
 	})
 	return s.closeErr
 }
