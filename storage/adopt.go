@@ -78,14 +78,14 @@ func (c *committer) unpark() []op {
 	return ops
 }
 
-// stale reports whether there is a newer map that concerns this shard. One that
-// does not is adopted at once. c.mu is held.
+// stale reports whether there is a newer map that concerns this shard, or
+// perhaps what is parked. One that does not is adopted at once. c.mu is held.
 func (c *committer) stale() bool {
 	m := c.s.slots.Load()
 	if m == c.slots {
 		return false
 	}
-	if m.differs(c.slots, c.sh.idx) {
+	if len(c.parked) > 0 || m.differs(c.slots, c.sh.idx) {
 		return true
 	}
 	c.slots = m
