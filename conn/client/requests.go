@@ -83,13 +83,16 @@ func (c *Client) onAnswer(l *link, f *proto.Frame) {
 func (c *Client) request(ctx context.Context, f *proto.Frame) (*proto.Frame, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
-	for n := 0; ; n++ {
+	for n, internal := 0, 0; ; n++ {
 		answer, err := c.Do(ctx, &proto.Frame{Body: f.GetBody()})
 		if err == nil {
 			return answer, nil
 		}
 		e := asError(err, ErrDisconnected)
-		if !e.Retryable || e.Kind == ErrCanceled || e.Kind == ErrInternal && n >= maxInternal {
+		if e.Kind == ErrInternal {
+			internal++
+		}
+		if !e.Retryable || e.Kind == ErrCanceled || internal >= maxInternal {
 			return nil, e
 		}
 		bound := min(maxBusyDelay, busyDelay<<min(n, 10))

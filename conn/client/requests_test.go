@@ -226,6 +226,22 @@ func TestRequestsWaitUntilOnlineAndTimeOut(t *testing.T) {
 	}
 }
 
+// INTERNAL is tried five times, like a message; other trouble until time is up.
+func TestRequestsGiveUpAfterFiveInternal(t *testing.T) {
+	_, c, p := online(t, nil)
+	result := make(chan error, 1)
+	go func() { result <- c.Block(context.Background(), 5) }()
+	codes := []proto.ErrorCode{proto.ErrorCode_ERROR_CODE_BUSY}
+	for range maxInternal {
+		codes = append(codes, proto.ErrorCode_ERROR_CODE_INTERNAL)
+	}
+	for _, code := range codes {
+		f := p.next()
+		p.send(wireError(f.GetId(), fault(code)))
+	}
+	wantKind(t, <-result, ErrInternal)
+}
+
 func TestLogout(t *testing.T) {
 	store := resumed(3)
 	_, c, p := online(t, func(o *Options) { o.Store = store }, withToken("t", time.Hour))
