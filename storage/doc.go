@@ -117,9 +117,19 @@
 //	                  send id by one made here, updates by a token.
 //	ErrBusy           again after a pause; after CommitTimeout ErrUnavailable.
 //	ErrSlotMoved      again, where the slot is now.
-//	ErrFull           refused at once; reads go on.
+//	ErrFull           sends are refused at once; reads go on, and what needs no
+//	                  room.
 //	any other error   the batch is bisected, and the operation that the engine
 //	                  refuses for good gets the engine's error.
+//
+// A shard that has answered nothing for BreakAfter, or has kept a commit for
+// StallTimeout, is given up: its reads, its barrier or its commits, each by
+// themselves, are refused at once with ErrUnavailable (RetryAfter says when to
+// come again), but for one now and then that finds out whether it is back. One
+// that is slow refuses with ErrBusy what would wait longer than QueueWait. What
+// waits for one shard holds nothing that another needs: queues and readers are
+// per shard, and a reader that has to ask another shard gives up its place
+// meanwhile (Leave).
 //
 // After ErrUnavailable the outcome may be unknown; the same send id finds out.
 // A send that was committed under an unknown outcome is not pushed: its

@@ -36,13 +36,30 @@
 //
 // # Who is where
 //
+// directory.go is what this node tells the directory, and what it does while
+// that does not answer: go on.
+//
 // session.go holds the table of sessions and what a session is; admit.go turns
 // an authenticated Hello into one and takes it apart again. Accounts, logins
 // and devices are in the account_, auth_ and device_ files; hello.go is where a
 // connection proves who it is.
 //
+// # When a part fails
+//
+// What waits for one storage shard is kept from what waits for another: calls
+// (the store's readers), the audit's lanes, the workers of delivered marks, the
+// backlog of pumps. A shard that answers nobody is given up by the store, and
+// faultOf makes UNAVAILABLE of that, with the time after which it is worth
+// coming again; a queue that is full, or waits for too long, is OVERLOADED.
+// Before it comes to that, shed.go leaves out what matters less.
+//
+// What several shards make together is given without the parts that are
+// missing where it is worth having all the same (a list of conversations without
+// a last message, a page of the inbox that ends early), and refused where the
+// rest would lie (profiles: who is left out does not exist).
+//
 // # Locks
 //
-// A table shard's lock, session.mu, markFlusher.mu and backlog.mu, in this
-// order; the edge's own lock is inside them all. None is held across I/O.
+// A table shard's lock, session.mu, markFlusher.mu, rejoiner.mu and backlog.mu,
+// in this order; the edge's own lock is inside them all. None is held across I/O.
 package chat
