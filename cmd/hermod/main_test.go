@@ -6,9 +6,12 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/hermod-im/hermod/cmd/internal/config"
 )
 
 func TestMain(m *testing.M) {
+	config.SilenceRedis()
 	// gnet's pool of goroutines lives as long as the process.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).purgeStaleWorkers"),

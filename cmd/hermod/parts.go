@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"time"
 
 	"github.com/hermod-im/hermod/cmd/internal/config"
@@ -13,6 +14,7 @@ import (
 	"github.com/hermod-im/hermod/conn/chat"
 	"github.com/hermod-im/hermod/router"
 	"github.com/hermod-im/hermod/storage"
+	"github.com/hermod-im/hermod/storage/mysql"
 )
 
 // startData takes the data folder, and with it the node's identity.
@@ -56,6 +58,9 @@ func (s *Server) startStorage(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := s.refuseCompany(ctx); err != nil {
+		return err
+	}
 	s.store, err = storage.Open(ctx, storage.Options{
 		Shards: s.shards,
 		Node:   storage.NodeID(s.data.node.ID), Incarnation: s.data.node.Incarnation,
@@ -65,10 +70,39 @@ func (s *Server) startStorage(ctx context.Context) (err error) {
 		RetainEvents: s.cfg.Storage.RetainEvents,
 		Log:          s.log, Metrics: s.metrics,
 	})
+	if errors.Is(err, storage.ErrInvalid) {
+		err = fmt.Errorf("%w. A new installation, or a new shard, is prepared with «hermodctl shards init»", err)
+	}
 	return err
 }
 
+// refuseCompany looks for other nodes on the shards of a node that runs alone.
+// They would not tell each other who is where, so that one user could be
+// logged in twice, and nobody's messages would reach the other's users in time.
+func (s *Server) refuseCompany(ctx context.Context) error {
+	if s.fleet != nil {
+		return nil
+	}
+	for _, sh := range s.shards {
+		db, ok := sh.(*mysql.Shard)
+		if !ok {
+			continue
+		}
+		st, err := db.Status(ctx)
+		if err != nil {
+			return fmt.Errorf("shard %d: %w", sh.ID(), err)
+		}
+		for _, l := range st.Leases {
+			if l.Left > 0 && l.Node != storage.NodeID(s.data.node.ID) {
+				return fmt.Errorf("storage.shard %d: node %d works on this shard: several nodes need [cluster] and [redis]. If that node has just been stopped for good, wait %v", sh.ID(), l.Node, l.Left.Round(time.Second))
+			}
+		}
+	}
+	return nil
+}
+
 func (s *Server) startChat() (err error) {
+	s.warnOfNewKeys()
 	s.chat, err = chat.New(chat.Options{
 		Store: s.store, Router: s.router,
 		Limits: chatLimits(s.cfg.Limits),
@@ -82,6 +116,18 @@ func (s *Server) startChat() (err error) {
 	s.router.SetLocal(s.chat)
 	s.joined.Store(true)
 	return nil
+}
+
+// warnOfNewKeys tells the operator that this node is about to sign tokens that
+// no other knows. All goes on, but every device that comes from another node
+// then pays a second round trip for a login by its secret.
+func (s *Server) warnOfNewKeys() {
+	if s.fleet == nil {
+		return
+	}
+	if keys, err := filepath.Glob(filepath.Join(s.cfg.KeysDir(), "*.pem")); err == nil && len(keys) == 0 {
+		s.log.Warn().Str("folder", s.cfg.KeysDir()).Msg("there are no keys for access tokens, so this node makes one; copy the folder to all other nodes and send them SIGHUP")
+	}
 }
 
 // deliver hands what became durable to the router. Before chat is there nobody

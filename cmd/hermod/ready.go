@@ -52,5 +52,8 @@ func (s *Server) ready(ctx context.Context) health {
 	if len(h.ills) == len(s.shards) {
 		h.err = errors.New(strings.Join(h.ills, "\n"))
 	}
+	if s.fleet != nil && !s.fleet.directory.Up() {
+		h.ills = append(h.ills, "Redis does not answer: messages to users on other nodes are late")
+	}
 	return h
 }
