@@ -25,6 +25,7 @@ type Mem struct {
 	mu      sync.Mutex
 	landed  *sync.Cond // some commit became durable, or will not
 	state   *memState
+	shared  bool              // a snapshot has it: the next commit makes another one
 	log     []func(*memState) // every applied commit; durable of them are
 	durable int
 	flying  []memFlight
@@ -213,6 +214,9 @@ func (m *Mem) Commit(ctx context.Context, l *storage.Locks, plan func(*storage.L
 
 // apply makes a commit visible. m.mu is held.
 func (m *Mem) apply(change func(*memState)) {
+	if m.shared { // some snapshot is of it
+		m.state, m.shared = m.state.copy(), false
+	}
 	change(m.state)
 	m.log = append(m.log, change)
 }
@@ -265,7 +269,8 @@ func (m *Mem) View(ctx context.Context, slots []storage.SlotRef, read func(stora
 	}
 	m.views++
 	m.reading++
-	s := &memSnap{memState: m.state.copy(), now: m.now(), slots: slots}
+	m.shared = true
+	s := &memSnap{memState: m.state, now: m.now(), slots: slots}
 	m.mu.Unlock()
 	defer func() {
 		m.mu.Lock()

@@ -186,13 +186,13 @@ func testMoveUnderLoad(f *storeFix) {
 			if (ai+bi)%2 == 1 {
 				node = second
 			}
-			wg.Go(func() { f.pipeline(node, a, b, 5*time.Millisecond, &stop, counts) })
+			wg.Go(func() { f.pipeline(node, a, b, 15*time.Millisecond, &stop, counts) })
 		}
 	}
 	m := f.mover(storage.MoverOptions{PageRows: 1000})
 	frozen := time.Duration(0)
 	for i := range 3 * (len(us) - 1) {
-		enough := counts[us[0]].Load() + 20
+		enough := counts[us[0]].Load() + 10
 		f.wait("messages between two moves", func() bool { return counts[us[0]].Load() >= enough || stop.Load() })
 		res := f.move(m, us[1+i%(len(us)-1)].Slot(), (i*2+i/4)%len(f.shards)) // the first user stays
 		frozen = max(frozen, res.Frozen)
@@ -215,7 +215,8 @@ func testMoveUnderLoad(f *storeFix) {
 	}
 }
 
-// pipeline sends from a to b, up to 8 at a time, until stop or 250 messages.
+// pipeline sends from a to b, up to 8 at a time, until stop; without a
+// pace, 250 messages.
 func (f *storeFix) pipeline(s *storage.Store, a, b storage.UserID, pace time.Duration, stop *atomic.Bool, counts map[storage.UserID]*atomic.Int64) {
 	var open []<-chan sent
 	var last storage.Appended
@@ -236,7 +237,7 @@ func (f *storeFix) pipeline(s *storage.Store, a, b storage.UserID, pace time.Dur
 		}
 		return true
 	}
-	for i := 0; !stop.Load() && i < 250; i++ {
+	for i := 0; !stop.Load() && (pace > 0 || i < 250); i++ {
 		time.Sleep(pace)
 		open = append(open, start(s, message(a, b, fmt.Sprintf("%d>%d:%05d", a, b, i))))
 		if len(open) == 8 && !settle() {
