@@ -153,7 +153,7 @@ func (c *committer) put(o op) error {
 	case c.closed:
 		c.mu.Unlock()
 		return ErrClosed
-	case c.refusing != nil:
+	case c.refusing != nil && (isSend(o) || !errors.Is(c.refusing, ErrFull)):
 		defer c.mu.Unlock()
 		return c.refusing
 	case c.barred != nil && c.barred(o):

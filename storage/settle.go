@@ -122,7 +122,7 @@ func (c *committer) part(ops []op) {
 // finished tasks, a revocation) was only in the wrong company, and without the
 // first of these there would never be any.
 func (c *committer) full(b *batch, err error) {
-	if _, send := b.ops[0].(*appendOp); len(b.ops) == 1 && !send {
+	if len(b.ops) == 1 && !isSend(b.ops[0]) {
 		b.ops[0].answer(err)
 		c.drop(b)
 		return
@@ -130,7 +130,7 @@ func (c *committer) full(b *batch, err error) {
 	c.mu.Lock()
 	var sends, rest []op
 	for _, o := range c.takeAll(b) {
-		if _, send := o.(*appendOp); send {
+		if isSend(o) {
 			sends = append(sends, o)
 		} else {
 			rest = append(rest, o)
@@ -145,6 +145,11 @@ func (c *committer) full(b *batch, err error) {
 		}
 	}
 	c.behind = nil
+}
+
+func isSend(o op) bool {
+	_, send := o.(*appendOp)
+	return send
 }
 
 // shed refuses a batch, those that failed after it and all that queued behind:
