@@ -34,11 +34,11 @@ type link struct {
 
 	// kicks that are not known to have arrived; of them, told were written to
 	// this connection. A heartbeat's echo vouches for what was written before.
-	kicks        []kick
-	told         int
-	beat         time.Time // of the heartbeat on its way; zero: none
-	beatVouches  int
-	lastExchange time.Duration
+	kicks       []kick
+	told        int
+	beat        time.Time // of the heartbeat on its way; zero: none
+	beatVouches int
+	roundTrip   time.Duration
 
 	conn    net.Conn // nil: down
 	since   time.Time
@@ -182,7 +182,7 @@ func (l *link) echoed() {
 	if l.beat.IsZero() {
 		return
 	}
-	l.lastExchange, l.beat = time.Since(l.beat), time.Time{}
+	l.roundTrip, l.beat = time.Since(l.beat), time.Time{}
 	l.kicks = append(l.kicks[:0], l.kicks[l.beatVouches:]...)
 	l.told -= l.beatVouches
 	if len(l.kicks) > 0 {

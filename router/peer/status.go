@@ -49,7 +49,7 @@ func (l *link) status() Status {
 	defer l.mu.Unlock()
 	return Status{
 		Node: l.node, Incarnation: l.run.Incarnation, Addr: l.addr, Up: l.conn != nil, Since: l.since,
-		Version: l.version, RoundTrip: l.lastExchange, QueuedBytes: len(l.out.buf) + l.writing, Err: l.err,
+		Version: l.version, RoundTrip: l.roundTrip, QueuedBytes: len(l.out.buf) + l.writing, Err: l.err,
 	}
 }
 
