@@ -32,6 +32,48 @@
 // route misled, the node says NotHere and the Router removes that very entry,
 // if it still stands.
 //
+// # Redis
+//
+// Redis is the directory of a fleet. It holds nothing that is not known
+// elsewhere: each node has its own connections in a mirror (a Memory).
+//
+//	hermod:u:<bucket>  hash  user and slot → 24 bytes: login epoch, attach
+//	                         number, run of a node, connection
+//	hermod:nodes       hash  node → "incarnation ends buckets address"
+//
+// A user's key hash picks one of 65,536 buckets, which Redis keeps as plain
+// byte strings up to 100 entries: 44 bytes an entry with a million of them, all
+// included (TestMemoryPerDevice, -devices 1000000). Every script and command
+// has one key, so a Cluster will do; TestScriptsUseOneKey reads the wire.
+//
+// A node renews its lease every 3 s and learns from the answer who else is
+// alive. Entries name the run that made them and need no refresh: when its lease
+// is over, all of them are stale: not routed to, overwritten whatever their
+// order, and swept after a while. The leases are fields of one hash and not keys
+// with a TTL: one request renews and lists, on a Cluster too, and the scripts
+// compare their ends with Redis's own clock.
+//
+// A node that finds its lease gone takes it for a sign that more is gone. It
+// registers everything in its mirror anew, at 10,000 entries a second, under
+// the old attach numbers: so an older connection does not come back to life,
+// and a slot that went to another node meanwhile stays there (Rejoiner tells
+// the loser). What was lost without the lease comes back within 10 minutes.
+//
+// When Redis does not answer, nobody waits for it: after 250 ms a call is
+// answered by the mirror, after three such calls at once. Users of this node
+// log in and are found; numbers are provisional, by this node's clock corrected
+// by what Redis's last differed. Who is alive stays as it was last known. What
+// Redis did not hear of is owed and paid when it answers again: one by one while
+// that is little, everything otherwise. Lookup, Attach and Detach therefore
+// never fail because of Redis; hermod_directory_mirrored_total counts them.
+//
+// Two designs failed. A string comparison in a script orders by the server's
+// locale. And a script that looks at the lease of an entry's node would need a
+// second key; so the node that lost to a dead run's entry runs the script again,
+// with leave to overwrite that one value and no other.
+//
+// # What there is not
+//
 // A cache of routes is not kept. It would have to know at once when a user
 // attaches on one more node: a route that is missing in it loses pushes in
 // silence until the audit finds out. What it would save is little: a forwarded

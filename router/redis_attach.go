@@ -158,21 +158,18 @@ func (r *Redis) Detach(ctx context.Context, user int64, slot Slot, ref Ref) erro
 	if slot < 1 || slot > maxSlots {
 		return nil
 	}
+	d := detached{r.layout.key(user), r.layout.field(user, slot), who(tagOf(ref.Run()), ref.Conn)}
 	if r.Up() {
 		err := r.request(ctx, opDetach, func(ctx context.Context) error {
-			return r.scripts.detach.Run(ctx, r.opt.Client, []string{r.layout.key(user)}, r.detachArgs(user, slot, ref)...).Err()
+			return r.scripts.detach.Run(ctx, r.opt.Client, []string{d.key}, d.field, d.who).Err()
 		})
 		if err == nil {
 			return nil
 		}
 	}
 	r.metrics.mirrored.WithLabelValues(opDetach).Inc()
-	r.oweDetach(user, slot, ref)
+	r.oweDetach(d)
 	return nil
-}
-
-func (r *Redis) detachArgs(user int64, slot Slot, ref Ref) []any {
-	return []any{r.layout.field(user, slot), who(tagOf(ref.Run()), ref.Conn)}
 }
 
 // Lookup implements Directory: one pipelined request for all users. Whom Redis

@@ -27,10 +27,11 @@ func newLayout(prefix string, buckets int) layout {
 
 func mix(user int64) uint64 { return uint64(user) * 0x9e3779b97f4a7c15 }
 
-// key is the bucket of a user: hex, without leading zeros.
-func (l *layout) key(user int64) string {
-	return l.prefix + strconv.FormatUint(mix(user)>>1>>(63-l.bits), 16)
-}
+// key is the bucket of a user.
+func (l *layout) key(user int64) string { return l.bucket(mix(user) >> 1 >> (63 - l.bits)) }
+
+// bucket is the nth bucket's key: hex, without leading zeros.
+func (l *layout) bucket(nth uint64) string { return l.prefix + strconv.FormatUint(nth, 16) }
 
 // field names (user, slot) within its bucket: 7 bytes for 65,536 buckets.
 func (l *layout) field(user int64, slot Slot) string {

@@ -3,6 +3,8 @@ package router
 import (
 	"context"
 	"math"
+	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,7 +13,7 @@ import (
 	"github.com/hermod-im/hermod/bench/local"
 )
 
-// registered attaches users 1 to n to the node, two slots for every third, and
+// populate attaches users 1 to n to the node, two slots for every third, and
 // returns the number of each first slot.
 func (n *node) populate(users int64) map[int64]uint64 {
 	no := map[int64]uint64{}
@@ -258,7 +260,7 @@ func TestTooMuchOwedBecomesEverything(t *testing.T) {
 	o.init()
 	for i := range maxOwed + 1 {
 		o.attach(userSlot{int64(i), 1})
-		if ok := o.detach(detached{userSlot{int64(i), 1}, Ref{1, 1, 1}}); ok != (i < maxOwed) {
+		if ok := o.detach(detached{key: strconv.Itoa(i)}); ok != (i < maxOwed) {
 			t.Fatalf("detach %d: %v", i, ok)
 		}
 	}
@@ -268,5 +270,49 @@ func TestTooMuchOwedBecomesEverything(t *testing.T) {
 	}
 	if o.count() != 0 {
 		t.Error("owed still")
+	}
+}
+
+func TestTheSweepRemovesWhatIsLongDead(t *testing.T) {
+	f := newFleet(t, local.RedisOptions{})
+	few := func(o *RedisOptions) { o.Buckets, o.Rate = 1024, 1<<30 }
+	dead, live := f.start(1, 1, few), f.start(2, 1, few)
+	for u := int64(1); u <= 50; u++ {
+		dead.attach(u, 1, uint64(u), 1)
+		live.attach(u, 2, uint64(u), 1)
+	}
+	must(t, dead.Close())
+	var later atomic.Int64
+	n := f.start(3, 1, few, func(o *RedisOptions) {
+		o.Reassert = time.Hour
+		o.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	})
+	s := n.newSweeper()
+	round := func() {
+		for range sweepParts {
+			s.sweep(n.Redis)
+		}
+	}
+	entries := func() (n int) {
+		for u := int64(1); u <= 50; u++ {
+			fields, _ := f.do("HLEN", live.layout.key(u)).(int64)
+			n += int(fields)
+		}
+		return n
+	}
+	eventually(t, func() bool { return n.owed.count() == 0 }, func() any { return n.owed.count() })
+	round()
+	later.Store(int64(2 * time.Hour))
+	round()
+	if got := entries(); got != 100 {
+		t.Fatalf("%d entries two hours after a node ended, want all 100", got)
+	}
+	later.Store(int64(4 * time.Hour))
+	round()
+	if got := entries(); got != 50 || testutil.ToFloat64(n.metrics.swept) != 50 {
+		t.Fatalf("%d entries after the sweep, want the 50 of the live node; %v counted", got, testutil.ToFloat64(n.metrics.swept))
+	}
+	if len(live.routes(1, 2, 3)) != 3 {
+		t.Error("the sweep removed entries of a live node")
 	}
 }

@@ -9,11 +9,12 @@ const (
 	opLookup = "lookup"
 	opRenew  = "renew"
 	opRejoin = "rejoin"
+	opSweep  = "sweep"
 )
 
 type redisMetrics struct {
-	up, owed, members, mismatched         prometheus.Gauge
-	anew, stale, losses, crowded, dropped prometheus.Counter
+	up, owed, members, mismatched                prometheus.Gauge
+	anew, stale, swept, losses, crowded, dropped prometheus.Counter
 
 	failed, mirrored *prometheus.CounterVec
 	seconds          *prometheus.HistogramVec
@@ -36,6 +37,7 @@ func newRedisMetrics(reg prometheus.Registerer) redisMetrics {
 		mismatched: gauge("mismatched", "Live nodes that this one cannot work with; the log says why."),
 		anew:       counter("registered_anew_total", "Entries registered again after a loss, an outage or in the regular round."),
 		stale:      counter("stale_total", "Entries found of runs that are no more."),
+		swept:      counter("swept_total", "Entries removed of runs that ended long ago."),
 		losses:     counter("losses_total", "Times when this node's lease was gone, so that everything was registered anew."),
 		crowded:    counter("crowded_total", "Attaches into a bucket with more than 100 devices: time for more buckets."),
 		dropped:    counter("owed_dropped_total", "Detaches that Redis will never hear of, as too many were owed; look-ups of them are repaired one by one."),
@@ -46,6 +48,6 @@ func newRedisMetrics(reg prometheus.Registerer) redisMetrics {
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 10),
 		}, []string{"op"}),
 	}
-	reg.MustRegister(m.up, m.owed, m.members, m.mismatched, m.anew, m.stale, m.losses, m.crowded, m.dropped, m.failed, m.mirrored, m.seconds)
+	reg.MustRegister(m.up, m.owed, m.members, m.mismatched, m.anew, m.stale, m.swept, m.losses, m.crowded, m.dropped, m.failed, m.mirrored, m.seconds)
 	return m
 }

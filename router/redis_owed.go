@@ -18,11 +18,8 @@ type owed struct {
 	detached map[detached]struct{}
 }
 
-// detached is a connection that is gone.
-type detached struct {
-	userSlot
-	ref Ref
-}
+// detached is an entry to remove: where it is, and whose it has to be.
+type detached struct{ key, field, who string }
 
 func (o *owed) init() {
 	o.wake = make(chan struct{}, 1)

@@ -14,30 +14,28 @@ const rejoinBatch = 128
 
 func (r *Redis) owe(user int64, slot Slot) { r.owed.attach(userSlot{user, slot}) }
 
-func (r *Redis) oweDetach(user int64, slot Slot, ref Ref) {
-	if !r.owed.detach(detached{userSlot{user, slot}, ref}) {
-		r.metrics.dropped.Inc()
-	}
-}
-
-func (r *Redis) oweDetaches(ds []detached) {
-	for i := range ds {
-		r.oweDetach(ds[i].user, ds[i].slot, ds[i].ref)
+func (r *Redis) oweDetach(ds ...detached) {
+	for _, d := range ds {
+		if !r.owed.detach(d) {
+			r.metrics.dropped.Inc()
+		}
 	}
 }
 
 // keepRegistered pays what is owed until Close: it is woken by losses and by
-// each renewal that succeeds while something is owed.
+// each renewal that succeeds while something is owed. Once a round it sweeps,
+// and registers everything in case a part of it was lost unnoticed.
 func (r *Redis) keepRegistered() {
 	round := time.NewTicker(r.opt.Reassert)
 	defer round.Stop()
+	s := r.newSweeper()
 	for {
 		select {
 		case <-r.ctx.Done():
 			return
 		case <-round.C:
-			r.owed.all()
-			continue
+			s.sweep(r)
+			r.owed.setAll()
 		case <-r.owed.wake:
 		}
 		if r.Up() {
@@ -175,16 +173,15 @@ func (r *Redis) payDetaches(ds []detached) {
 		batch := ds[:n]
 		ds = ds[n:]
 		if !r.Up() {
-			r.oweDetaches(batch)
+			r.oweDetach(batch...)
 			continue
 		}
 		cmds := r.pipeline(r.scripts.detach, n, func(i int) (string, []any) {
-			d := &batch[i]
-			return r.layout.key(d.user), r.detachArgs(d.user, d.slot, d.ref)
+			return batch[i].key, []any{batch[i].field, batch[i].who}
 		})
 		for i, d := range batch {
 			if cmds[i].Err() != nil {
-				r.oweDetach(d.user, d.slot, d.ref)
+				r.oweDetach(d)
 			}
 		}
 		r.pace(n)
