@@ -15,6 +15,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/hermod-im/hermod/cmd/internal/config"
+	"github.com/hermod-im/hermod/cmd/internal/slots"
+	"github.com/hermod-im/hermod/storage"
 )
 
 // admin is the operator's HTTP server. It has no login: Config.Check keeps it
@@ -23,10 +25,13 @@ type admin struct {
 	srv  *http.Server
 	ln   net.Listener
 	done sync.WaitGroup
+	// moves are the slots that somebody has let this node move. They end before
+	// the shards do.
+	moves *slots.Moves
 }
 
 // startAdmin listens on addr.
-func startAdmin(addr string, metrics prometheus.Gatherer, ready func(context.Context) health, status http.HandlerFunc, log zerolog.Logger) (*admin, error) {
+func startAdmin(addr string, metrics prometheus.Gatherer, ready func(context.Context) health, status http.HandlerFunc, shards []storage.Shard, log zerolog.Logger) (*admin, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
@@ -45,13 +50,14 @@ func startAdmin(addr string, metrics prometheus.Gatherer, ready func(context.Con
 		_, _ = io.WriteString(w, h.String()+"\n")
 	})
 	mux.HandleFunc("GET /cluster", status)
+	moves := slots.Handle(mux, shards, log)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	a := &admin{ln: ln, srv: &http.Server{Handler: localOnly(mux), ReadHeaderTimeout: 5 * time.Second}}
+	a := &admin{ln: ln, moves: moves, srv: &http.Server{Handler: localOnly(mux), ReadHeaderTimeout: 5 * time.Second}}
 	a.done.Go(func() {
 		if err := a.srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 			log.Error().Err(err).Msg("admin HTTP stopped")

@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	// What the commands share: the configuration, and clusters to play with.
 	"cmd/internal/config":  {"storage", "storage/mysql", "storage/pebble", "router/peer"},
 	"cmd/internal/cluster": {"cmd/internal/config", "router/peer", "bench/local"},
+	"cmd/internal/slots":   {"storage"},
 	"cmd/hermod":           {"*"},
 	"cmd/hermodctl":        {"*"},
 	"cmd/hermod-bench":     {"*"},

@@ -184,7 +184,7 @@ func (s *Server) startAdmin() (err error) {
 	if s.cfg.Admin.Listen == "" {
 		return nil
 	}
-	if s.admin, err = startAdmin(s.cfg.Admin.Listen, s.metrics, s.ready, s.serveStatus, s.log); err != nil {
+	if s.admin, err = startAdmin(s.cfg.Admin.Listen, s.metrics, s.ready, s.serveStatus, s.shards, s.log); err != nil {
 		return fmt.Errorf("admin.listen: %w", err)
 	}
 	s.log.Info().Stringer("address", s.admin.addr()).Str("mode", "admin").Msg("listening")

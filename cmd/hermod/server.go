@@ -131,6 +131,9 @@ func (s *Server) Close() error {
 	if s.chat != nil {
 		errs = append(errs, s.chat.Close())
 	}
+	if s.admin != nil {
+		s.admin.moves.Stop()
+	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
 	}

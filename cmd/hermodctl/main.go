@@ -27,6 +27,10 @@ type cli struct {
 		Status ShardsStatus `cmd:"" help:"Show the shards of the configuration."`
 		Check  ShardsCheck  `cmd:"" help:"Say what is wrong with how the databases are set up."`
 	} `cmd:"" help:"The shards that data is on."`
+	Slots struct {
+		Move   SlotsMove   `cmd:"" help:"Move slots, with all that is in them, from one shard to another."`
+		Status SlotsStatus `cmd:"" help:"Show which shard has which slots."`
+	} `cmd:"" help:"Slots: which users are on which shard."`
 	Version kong.VersionFlag `help:"Print the version."`
 }
 
