@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -119,11 +120,15 @@ func TestMain(m *testing.M) {
 	if dir == "" {
 		os.Exit(m.Run())
 	}
-	r, err := StartRedis(context.Background(), RedisOptions{Dir: dir})
+	r, err := StartRedis(context.Background(), RedisOptions{})
 	if err != nil {
 		panic(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "up"), []byte(r.Addr()), 0o600); err != nil {
+	// In two steps, so that whoever waits for the file finds all of it.
+	if err := os.WriteFile(filepath.Join(dir, "new"), []byte(fmt.Sprintln(r.Pid(), r.Dir())), 0o600); err != nil {
+		panic(err)
+	}
+	if err := os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "up")); err != nil {
 		panic(err)
 	}
 	select {}
@@ -135,30 +140,17 @@ func TestServersDieWithAKilledProcess(t *testing.T) {
 	cmd.Env = append(os.Environ(), "HERMOD_LOCAL_ORPHAN="+dir)
 	must(t, cmd.Start())
 	waitFor(t, "the other process's Redis", func() bool { _, err := os.Stat(filepath.Join(dir, "up")); return err == nil })
-	pid := pidOf(t, dir)
+	text, err := os.ReadFile(filepath.Join(dir, "up"))
+	must(t, err)
+	var pid int
+	var folder string
+	_, err = fmt.Sscan(string(text), &pid, &folder)
+	must(t, err)
 	must(t, syscall.Kill(pid, 0))
 	must(t, cmd.Process.Kill())
 	_ = cmd.Wait()
 	waitFor(t, "the orphan to die", func() bool { return syscall.Kill(pid, 0) != nil })
-}
-
-// pidOf finds the server that was started with the folder's configuration.
-func pidOf(t *testing.T, dir string) int {
-	t.Helper()
-	log, err := os.ReadFile(filepath.Join(dir, "redis.log"))
-	must(t, err)
-	_, rest, ok := strings.Cut(string(log), "pid=")
-	if !ok {
-		t.Fatalf("no pid in %s", log)
-	}
-	pid := 0
-	for _, c := range rest {
-		if c < '0' || c > '9' {
-			break
-		}
-		pid = pid*10 + int(c-'0')
-	}
-	return pid
+	waitFor(t, "its folder to go", func() bool { _, err := os.Stat(folder); return err != nil })
 }
 
 func waitFor(t *testing.T, what string, ok func() bool) {

@@ -130,7 +130,11 @@ func (s *Server) launch() (*run, error) {
 		return nil, err
 	}
 	r := &run{cmd: cmd, gone: make(chan struct{})}
-	if r.guard, err = watch(cmd.Process.Pid); err != nil {
+	temporary := ""
+	if s.ownDir {
+		temporary = s.dir
+	}
+	if r.guard, err = watch(cmd.Process.Pid, temporary); err != nil {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		return nil, err
