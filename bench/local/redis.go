@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,8 +86,15 @@ func (r *Redis) writeConfig() error {
 // Password is the default user's.
 func (r *Redis) Password() string { return r.password }
 
-// Do runs one command and returns its answer.
+// Do runs one command and returns its answer. It looks first whether anybody
+// listens: the client, once it has failed to connect, leaves a goroutine behind
+// for a second, which tests take for a leak.
 func (r *Redis) Do(ctx context.Context, args ...any) (any, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", r.Addr())
+	if err != nil {
+		return nil, err
+	}
+	_ = conn.Close()
 	c := redis.NewClient(&redis.Options{Addr: r.Addr(), Password: r.password, PoolSize: 1, MaxRetries: -1, DialerRetries: 1})
 	defer c.Close()
 	return c.Do(ctx, args...).Result()
