@@ -11,7 +11,7 @@ import (
 
 // Target is the server to measure, and who measures.
 type Target struct {
-	// Addr is host:port.
+	// Addr is host:port; of several, with commas between them, users take turns.
 	Addr string
 	// TLS, if not nil, is used for every connection; version and ALPN are set
 	// by the tool.

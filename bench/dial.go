@@ -7,52 +7,70 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// dialer opens connections to one server address. Over loopback it spreads
-// them over several source addresses where one has too few ports.
+// dialer opens connections to the server's address, or to several in turn. Over
+// loopback it spreads them over several source addresses where one has too few
+// ports.
 type dialer struct {
-	addr string
-	tls  *tls.Config
+	servers []server
 	// perSource is how many users share a source address; 0: the system picks.
 	perSource int
+}
+
+// server is one address, and how TLS is done there; nil: plain.
+type server struct {
+	addr string
+	tls  *tls.Config
 }
 
 // spareFiles is what a process needs beside its connections.
 const spareFiles = 64
 
-// newDialer checks that conns connections to addr can be open at a time.
+// newDialer checks that conns connections to addr, host:port or several with
+// commas between them, can be open at a time.
 func newDialer(addr string, tlsConf *tls.Config, conns int) (*dialer, error) {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, fmt.Errorf("bench: server address %q: give host:port: %w", addr, err)
+	d := &dialer{}
+	host := ""
+	for one := range strings.SplitSeq(addr, ",") {
+		h, _, err := net.SplitHostPort(one)
+		if err != nil {
+			return nil, fmt.Errorf("bench: server address %q: give host:port: %w", one, err)
+		}
+		d.servers = append(d.servers, server{one, tlsFor(tlsConf, h)})
+		host = h
 	}
 	if err := checkFiles(conns); err != nil {
 		return nil, err
 	}
-	d := &dialer{addr: addr}
-	if tlsConf != nil {
-		d.tls = tlsConf.Clone()
-		d.tls.MinVersion = tls.VersionTLS13
-		d.tls.NextProtos = []string{"hermod/1"}
-		if d.tls.ServerName == "" {
-			d.tls.ServerName = host
-		}
-	}
 	// A fifth of the ports is left to the rest of the machine.
 	usable := localPorts() * 4 / 5
-	if conns <= usable {
+	if conns <= usable*len(d.servers) {
 		return d, nil
 	}
 	ip, err := netip.ParseAddr(host)
-	if host != "localhost" && (err != nil || !ip.Is4() || !ip.IsLoopback()) {
+	if len(d.servers) > 1 || host != "localhost" && (err != nil || !ip.Is4() || !ip.IsLoopback()) {
 		return nil, fmt.Errorf("bench: %d connections to %s need more than the %d local ports in net.ipv4.ip_local_port_range: widen it, or run from several machines", conns, addr, usable)
 	}
 	d.perSource = usable
 	return d, nil
+}
+
+func tlsFor(c *tls.Config, host string) *tls.Config {
+	if c == nil {
+		return nil
+	}
+	c = c.Clone()
+	c.MinVersion = tls.VersionTLS13
+	c.NextProtos = []string{"hermod/1"}
+	if c.ServerName == "" {
+		c.ServerName = host
+	}
+	return c
 }
 
 // checkFiles refuses what RLIMIT_NOFILE would refuse later, half-way.
@@ -80,8 +98,10 @@ func localPorts() int {
 	return high - low + 1
 }
 
-// dial opens the connection of user n.
+// dial opens the connection of user n. Neighbours are on different servers: so
+// are the two of a pair.
 func (d *dialer) dial(ctx context.Context, n int) (net.Conn, error) {
+	to := &d.servers[n%len(d.servers)]
 	var nd net.Dialer
 	network := "tcp"
 	if d.perSource > 0 {
@@ -90,11 +110,11 @@ func (d *dialer) dial(ctx context.Context, n int) (net.Conn, error) {
 		nd.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, byte((source+2)/250), byte((source+2)%250))}
 		nd.Control = lateBind
 	}
-	conn, err := nd.DialContext(ctx, network, d.addr)
-	if err != nil || d.tls == nil {
+	conn, err := nd.DialContext(ctx, network, to.addr)
+	if err != nil || to.tls == nil {
 		return conn, err
 	}
-	tc := tls.Client(conn, d.tls)
+	tc := tls.Client(conn, to.tls)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, err

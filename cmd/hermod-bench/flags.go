@@ -15,7 +15,7 @@ import (
 
 // serverFlags say which server, and how to look at it.
 type serverFlags struct {
-	Server   string `default:"127.0.0.1:5100" help:"Server address (TLS is 5101 by default)."`
+	Server   string `default:"127.0.0.1:5100" help:"Server address (TLS is 5101 by default). Users take turns on several nodes: give all, with commas."`
 	TLS      bool   `name:"tls" help:"Connect with TLS 1.3."`
 	CA       string `name:"ca" type:"existingfile" help:"PEM file with the certificate to trust; implies --tls."`
 	Insecure bool   `name:"insecure" help:"With TLS: do not verify the server's certificate."`
