@@ -11,15 +11,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hermod-im/hermod/bench/local"
 	"github.com/hermod-im/hermod/cmd/internal/cluster"
 )
 
 // fleetRig is a cluster under test.
 type fleetRig struct {
 	*cluster.Cluster
-	t *testing.T
+	t     *testing.T
+	begun time.Time
 }
+
+// age is how long the cluster exists.
+func (r *fleetRig) age() time.Duration { return time.Since(r.begun).Round(100 * time.Millisecond) }
 
 // startCluster starts three nodes, four shards and Redis, with TLS everywhere,
 // and ends them with the test.
@@ -54,8 +57,8 @@ func startCluster(t *testing.T, change ...func(*cluster.Options)) *fleetRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("the cluster is up after %v", time.Since(begin).Round(time.Millisecond))
-	r := &fleetRig{Cluster: c, t: t}
+	r := &fleetRig{Cluster: c, t: t, begun: begin}
+	t.Logf("%v: the cluster is up", r.age())
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, n := range c.Nodes {
@@ -78,15 +81,13 @@ func (r *fleetRig) addrs() (out []string) {
 }
 
 // tls trusts the cluster's CA.
-func (r *fleetRig) tls(t *testing.T) *tls.Config {
-	t.Helper()
+func (r *fleetRig) tls() *tls.Config {
+	r.t.Helper()
 	pem, err := os.ReadFile(r.CA.Cert)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.must(err)
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		t.Fatal("no CA")
+		r.t.Fatal("no CA")
 	}
 	return &tls.Config{RootCAs: pool}
 }
@@ -96,26 +97,6 @@ func (r *fleetRig) must(err error) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-}
-
-func (r *fleetRig) startNode(i int) {
-	r.t.Helper()
-	r.must(r.Nodes[i].Start(r.t.Context()))
-}
-
-// flush has Redis forget everything.
-func (r *fleetRig) flush() {
-	r.t.Helper()
-	_, err := r.Redis.Do(r.t.Context(), "FLUSHALL")
-	r.must(err)
-}
-
-// outage stops a database in order and starts it again after a while.
-func (r *fleetRig) outage(db *local.MariaDB, d time.Duration) {
-	r.t.Helper()
-	r.must(db.Stop())
-	time.Sleep(d)
-	r.must(db.Start(r.t.Context()))
 }
 
 // status asks a node for /cluster.

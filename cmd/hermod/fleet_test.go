@@ -16,6 +16,8 @@ import (
 	"github.com/hermod-im/hermod/bench/local"
 	"github.com/hermod-im/hermod/cmd/internal/cluster"
 	"github.com/hermod-im/hermod/cmd/internal/config"
+	"github.com/hermod-im/hermod/conn/client"
+	"github.com/hermod-im/hermod/proto"
 )
 
 // fleetParts is what nodes in this process share: one database with one shard,
@@ -186,21 +188,34 @@ func TestFleetOfTwo(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	a, b := serveConfig(t, cfg), serveConfig(t, f.config(2))
-	eventually(t, 10*time.Second, "both see each other", func() bool {
-		for _, n := range []*node{a, b} {
-			st := n.status(t.Context())
-			if len(st.Nodes) != 2 || st.Nodes[1].Silent || len(st.Nodes[0].Links) != 1 || !st.Nodes[0].Links[0].Up {
-				return false
+	meet := func() {
+		t.Helper()
+		eventually(t, 10*time.Second, "both see each other", func() bool {
+			for _, n := range []*node{a, b} {
+				st := n.status(t.Context())
+				if len(st.Nodes) != 2 || st.Nodes[1].Silent || len(st.Nodes[0].Links) != 1 || !st.Nodes[0].Links[0].Up {
+					return false
+				}
 			}
-		}
-		return true
-	})
+			return true
+		})
+	}
+	meet()
 	ann, ben := join(t, a.addr, "ann"), join(t, b.addr, "ben")
 	ann.say(t, ben.c.UserID(), "hello over there")
 	eventually(t, 10*time.Second, "a push through the link", func() bool { return len(ben.received()) == 1 })
 	if b.metric("hermod_peer_received_total") == 0 {
 		t.Error("it did not come through the link")
 	}
+
+	// A newer login of the same slot, on the other node: the older one goes.
+	next := join(t, b.addr, "ann", withPassword(proto.DeviceSlot_DEVICE_SLOT_PHONE))
+	ended(t, "ann's old phone, on the other node", ann.c, client.ErrKicked)
+	_, err := f.redis.Do(t.Context(), "FLUSHALL")
+	f.must(err)
+	ann = join(t, a.addr, "ann", withPassword(proto.DeviceSlot_DEVICE_SLOT_PHONE))
+	ended(t, "the newer phone, after a flush", next.c, client.ErrKicked)
+	meet()
 
 	out, err := exec.Command(must(toolBinary()), "cluster", "status", "--admin", a.admin.addr().String()).CombinedOutput()
 	for _, want := range []string{"mysql   " + f.db.Addr() + "/one", "4096", "1 of 1", "ok (asked)", "2 nodes, Redis: ok", a.cfg.Cluster.Listen, b.cfg.Cluster.Listen} {
