@@ -184,10 +184,11 @@ func (s *Shard) remember(w *storage.Writes, n uint64) {
 }
 
 // needsRoom tells writes that grow the data from those that may go on when the
-// disk is nearly full: retention, finished tasks, revocations, slots.
+// disk is nearly full: retention, finished tasks, revocations, slots and the
+// lock of a mover, who may be there to make room.
 func needsRoom(w *storage.Writes) bool {
 	return len(w.Entries)+len(w.Inbox)+len(w.Sends)+len(w.UserConvs)+len(w.Tasks)+
-		len(w.Names)+len(w.Accounts)+len(w.Devices)+len(w.Blocks)+len(w.Convs)+len(w.Meta) > 0
+		len(w.Names)+len(w.Accounts)+len(w.Devices)+len(w.Blocks)+len(w.Convs) > 0
 }
 
 // read answers locks position by position. What is not in the caches comes from

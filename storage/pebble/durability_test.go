@@ -220,21 +220,28 @@ func TestReserve(t *testing.T) {
 	s := open(t, Options{FS: fs, FreeReserveBytes: 1 << 20, DiskCheckEvery: time.Millisecond})
 	u := storage.UserIDIn(3, 3)
 	device := storage.Device{Key: storage.DeviceKey{User: u, ID: [16]byte{1}}, Slot: 1}
-	write(t, s, &storage.Writes{Users: []storage.UserHead{{User: u}}, Devices: []storage.Device{device}, Meta: meta("x").Meta})
+	write(t, s, &storage.Writes{Users: []storage.UserHead{{User: u}}, Devices: []storage.Device{device}})
+	blocks := uint64(0)
 	full := func() bool {
-		return errors.Is(commit(s, &storage.Locks{}, func(*storage.Locked) (*storage.Writes, error) { return meta("y"), nil }), storage.ErrFull)
+		blocks++
+		w := &storage.Writes{Blocks: []storage.Block{{Key: storage.BlockKey{User: u, Peer: storage.UserID(blocks)}}}}
+		err := commit(s, &storage.Locks{}, func(*storage.Locked) (*storage.Writes, error) { return w, nil })
+		view(t, s, func(v storage.Snap) {
+			if b, berr := v.Block(w.Blocks[0].Key); berr != nil || b.Found != (err == nil) {
+				t.Errorf("a write answered %v: found %v, %v", err, b.Found, berr)
+			}
+		})
+		return errors.Is(err, storage.ErrFull)
 	}
 	usage(1<<20 - 1)
 	eventually(t, "writes are refused", full)
-	if got := metaValue(t, s); got != "x" && got != "y" {
-		t.Errorf("a refused write left %q", got)
-	}
 	for what, w := range map[string]*storage.Writes{
 		"nothing":    nil,
 		"revocation": {Users: []storage.UserHead{{User: u, TokenGen: 1}}, DelDevices: []storage.DeviceKey{device.Key}},
 		"retention":  {Users: []storage.UserHead{{User: u, TokenGen: 1, Seq: 5, Floor: 5}}, Trims: []storage.Trim{{User: u, Floor: 5}}},
 		"task":       {DelTasks: []storage.TaskKey{{Target: 1}}},
 		"slot":       {Slots: []storage.SlotRow{{Slot: 1, State: storage.SlotFrozen}}},
+		"mover":      meta("y"),
 	} {
 		if err := commit(s, &storage.Locks{}, func(*storage.Locked) (*storage.Writes, error) { return w, nil }); err != nil {
 			t.Errorf("%s on a full disk: %v", what, err)
@@ -242,6 +249,9 @@ func TestReserve(t *testing.T) {
 	}
 	if _, err := s.Lease(context.Background(), 1, 1, time.Second); err != nil {
 		t.Errorf("lease on a full disk: %v", err)
+	}
+	if err := s.Purge(context.Background(), 9); err != nil {
+		t.Errorf("purge on a full disk: %v", err)
 	}
 	usage(1<<20 + 1) // above the reserve, but not by enough: no flapping
 	for range 5 {
