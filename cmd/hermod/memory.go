@@ -17,7 +17,7 @@ const (
 	// calmBytes is the allocation rate, per second, below which it is calm.
 	calmBytes = 4 << 20
 	// idleBytes is what must be unused to be worth a collection.
-	idleBytes = 4 << 20
+	idleBytes = 2 << 20
 )
 
 // memorySample is what the janitor decides on.
@@ -25,7 +25,7 @@ type memorySample struct {
 	at        time.Time
 	allocated uint64 // bytes ever allocated
 	live      uint64 // bytes in objects, dead ones not yet swept included
-	unused    uint64 // bytes mapped, in no object, not returned
+	unused    uint64 // bytes of whole pages in no object, not returned
 }
 
 func readMemory(now time.Time) memorySample {
@@ -33,19 +33,20 @@ func readMemory(now time.Time) memorySample {
 		{Name: "/gc/heap/allocs:bytes"},
 		{Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"},
-		{Name: "/memory/classes/heap/unused:bytes"},
 	}
 	metrics.Read(s)
 	return memorySample{
 		at:        now,
 		allocated: s[0].Value.Uint64(),
 		live:      s[1].Value.Uint64(),
-		unused:    s[2].Value.Uint64() + s[3].Value.Uint64(),
+		unused:    s[2].Value.Uint64(),
 	}
 }
 
 // worthReturning decides between two samples. marked is the live heap after
-// the last release; what grew since then may be garbage as well.
+// the last release; what grew since then may be garbage as well. Gaps between
+// the objects of a page do not count: no collection closes them, and counted
+// they made it collect at every look.
 func worthReturning(was, is memorySample, marked uint64) bool {
 	seconds := is.at.Sub(was.at).Seconds()
 	if seconds <= 0 || float64(is.allocated-was.allocated)/seconds > calmBytes {
@@ -55,7 +56,7 @@ func worthReturning(was, is memorySample, marked uint64) bool {
 	if is.live > marked {
 		spare += is.live - marked
 	}
-	return spare > max(idleBytes, is.live/8)
+	return spare > max(idleBytes, is.live/16)
 }
 
 // keepMemorySmall returns unused pages whenever it is calm, until ctx ends.
