@@ -182,9 +182,10 @@ func (p *place) back() {
 	}
 }
 
-// maxVisits is how many readers of other shards, per reader of its own, may
-// wait for a shard.
-const maxVisits = 4
+// maxVisits is how many readers of other shards may wait for one that has so
+// many of its own. Together they are fewer than an engine's connections, or
+// commits would wait behind them.
+func maxVisits(readers int) int { return max(1, readers*3/4) }
 
 // A visit is the time in which a reader of another shard waits for this one.
 type visit struct {
@@ -199,7 +200,7 @@ func (sh *shard) visit(ctx context.Context) (visit, error) {
 	if p == nil || p.r.sh == sh {
 		return visit{}, nil
 	}
-	if int(sh.readers.visits.Add(1)) > maxVisits*p.r.s.opt.Readers {
+	if int(sh.readers.visits.Add(1)) > maxVisits(p.r.s.opt.Readers) {
 		sh.readers.visits.Add(-1)
 		sh.metrics.readsBusy.Inc()
 		return visit{}, ErrBusy

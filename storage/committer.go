@@ -323,25 +323,6 @@ func (c *committer) commit(b *batch) error {
 	return err
 }
 
-// sent notes that a batch goes to the engine.
-func (c *committer) sent() context.Context {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.out++; c.out == 1 {
-		c.progress++
-	}
-	return c.ctx
-}
-
-// back notes that a batch came back from the engine.
-func (c *committer) back(b *batch, err error) {
-	c.mu.Lock()
-	c.out--
-	c.progress++
-	c.mu.Unlock()
-	c.sh.breakers.commits.end(b.attempt, err)
-}
-
 // runPlan is the plan of the current batch.
 func (c *committer) runPlan(l *Locked) (*Writes, error) {
 	c.w.batch = c.cur

@@ -29,10 +29,20 @@ func (lent) Close() error { return nil }
 
 func newFleet(t *testing.T, nodes, shards int, change func(*rigOptions)) *fleet {
 	t.Helper()
+	var mems []storage.Shard
+	for i := range shards {
+		mems = append(mems, storagetest.NewMem(storage.ShardID(i+1), storagetest.MemOptions{}))
+	}
+	return newFleetOn(t, nodes, mems, change)
+}
+
+// newFleetOn takes the shards over.
+func newFleetOn(t *testing.T, nodes int, shards []storage.Shard, change func(*rigOptions)) *fleet {
+	t.Helper()
 	leaks := goleak.IgnoreCurrent()
 	f := new(fleet)
-	for i := range shards {
-		f.shards = append(f.shards, storagetest.NewIll(storagetest.NewMem(storage.ShardID(i+1), storagetest.MemOptions{})))
+	for _, sh := range shards {
+		f.shards = append(f.shards, storagetest.NewIll(sh))
 	}
 	t.Cleanup(func() { // after the nodes'
 		for _, sh := range f.shards {
