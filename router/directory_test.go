@@ -123,6 +123,13 @@ func testDirectory(t *testing.T, open func(t *testing.T) Directory) {
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		gone := map[uint64]bool{}
+		if d, ok := d.(Rejoiner); ok {
+			d.OnLoser(func(_ int64, _ Slot, loser Ref, _ bool) {
+				mu.Lock()
+				defer mu.Unlock()
+				gone[loser.Conn] = true
+			})
+		}
 		for c := uint64(1); c <= 200; c++ {
 			wg.Go(func() {
 				a, err := d.Attach(ctx, 1, 1, Entry{Ref: ref(c), LoginEpoch: 1 + rand.Uint64N(3)})
@@ -144,7 +151,7 @@ func testDirectory(t *testing.T, open func(t *testing.T) Directory) {
 	})
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -11,6 +12,10 @@ import (
 // crowded is how many fields a bucket should have at most: a Redis whose
 // configuration is no older than 7.0 keeps hashes of up to 128 packed.
 const crowded = 100
+
+// clockSlack is how far the clocks of a Cluster's servers may be apart before an
+// attach takes two requests.
+const clockSlack = 100 * time.Millisecond
 
 // Attach implements Directory. It fails for slots that do not exist and for
 // connections that are not this node's, and never because of Redis: while Redis
@@ -47,14 +52,16 @@ func (r *Redis) Attach(ctx context.Context, user int64, slot Slot, e Entry) (Att
 }
 
 // settle joins what Redis and the mirror say about an entry that won in Redis.
-// They differ when two attaches overtook each other on their way back, or when
-// a connection of this node is not registered yet. Redis's word counts: whoever
-// was first there was reported by whoever came second. But a connection that
-// only the mirror knew of is reported by nobody else.
+// They differ when two attaches overtook each other on their way back, when a
+// connection of this node is not registered yet, or when Redis forgot one. Each
+// loser of either is told, if need be twice: one that Redis forgot before the
+// mirror had it is known to nobody else.
 func (r *Redis) settle(user int64, slot Slot, a, here Attached) Attached {
 	switch {
-	case here.Lost: // to one that kicks this, or will when it is registered
+	case here.Lost:
+		r.tell(user, slot, a.Loser, a.NewLogin)
 		r.owe(user, slot)
+		return here
 	case here.Loser == (Ref{}) || here.Loser == a.Loser:
 	case a.Loser == (Ref{}):
 		a.Loser, a.NewLogin = here.Loser, here.NewLogin
@@ -81,8 +88,9 @@ func (r *Redis) register(ctx context.Context, op string, user int64, slot Slot, 
 	if old, ok := r.mirror.find(user, slot); ok {
 		floor = old.AttachNo + 1
 	}
+	last := r.deadline(r.now())
 	for dead := ""; ; {
-		args := r.attachArgs(user, slot, e, floor, dead)
+		args := r.attachArgs(user, slot, e, floor, dead, last)
 		var res attachReply
 		err := r.request(ctx, op, func(ctx context.Context) error {
 			reply, err := r.scripts.attach.Run(ctx, r.opt.Client, []string{r.layout.key(user)}, args...).Slice()
@@ -94,6 +102,10 @@ func (r *Redis) register(ctx context.Context, op string, user int64, slot Slot, 
 		if err != nil {
 			return Attached{}, err
 		}
+		if late := r.deadline(time.UnixMicro(int64(res.no))); res.status == attachLate && late > last {
+			last = late // and yet the answer is here: it is the clocks that differ
+			continue
+		}
 		a, stale := r.outcome(ctx, e, res)
 		if stale && dead == "" {
 			dead = res.old
@@ -103,13 +115,23 @@ func (r *Redis) register(ctx context.Context, op string, user int64, slot Slot, 
 	}
 }
 
-func (r *Redis) attachArgs(user int64, slot Slot, e Entry, floor uint64, dead string) []any {
-	return []any{r.layout.field(user, slot), e.LoginEpoch, e.AttachNo, floor, who(r.self, e.Conn), dead}
+func (r *Redis) attachArgs(user int64, slot Slot, e Entry, floor uint64, dead string, last int64) []any {
+	return []any{r.layout.field(user, slot), e.LoginEpoch, e.AttachNo, floor, who(r.self, e.Conn), dead, last}
 }
+
+// deadline is when a request that is sent now has been given up, by a clock
+// that says now.
+func (r *Redis) deadline(now time.Time) int64 { return now.Add(r.opt.Timeout + clockSlack).UnixMicro() }
+
+// What attachScript answers first.
+const (
+	attachWon  = 1
+	attachLate = 2
+)
 
 // attachReply is attachScript's answer.
 type attachReply struct {
-	won    bool
+	status int64
 	no     uint64
 	old    string
 	fields int64
@@ -117,12 +139,12 @@ type attachReply struct {
 
 func parseAttach(reply []any) (a attachReply, err error) {
 	if len(reply) == 4 {
-		won, ok1 := reply[0].(int64)
+		status, ok1 := reply[0].(int64)
 		no, ok2 := reply[1].(int64)
 		old, ok3 := reply[2].(string)
 		fields, ok4 := reply[3].(int64)
 		if ok1 && ok2 && ok3 && ok4 {
-			return attachReply{won: won == 1, no: uint64(no), old: old, fields: fields}, nil
+			return attachReply{status: status, no: uint64(no), old: old, fields: fields}, nil
 		}
 	}
 	return a, errors.New("router: attach answered something else")
@@ -140,7 +162,7 @@ func (r *Redis) outcome(ctx context.Context, e Entry, res attachReply) (a Attach
 		return a, false
 	}
 	run, live, dead := r.find(ctx, old.tag)
-	if !res.won {
+	if res.status != attachWon {
 		a.Lost, a.Loser, a.NewLogin = true, e.Ref, old.entry.LoginEpoch > e.LoginEpoch
 		return a, dead
 	}

@@ -191,7 +191,7 @@ func (n *node) registerQuietly(t *testing.T, routes []Route) {
 	t.Helper()
 	cmds := n.pipeline(n.scripts.attach, len(routes), func(i int) (string, []any) {
 		rt := &routes[i]
-		return n.layout.key(rt.User), n.attachArgs(rt.User, rt.Slot, rt.Entry, 0, "")
+		return n.layout.key(rt.User), n.attachArgs(rt.User, rt.Slot, rt.Entry, 0, "", maxAttachNo)
 	})
 	for _, c := range cmds {
 		must(t, c.Err())

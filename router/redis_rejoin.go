@@ -114,9 +114,10 @@ func (r *Redis) pace(n int) bool {
 // registerBatch registers routes with the numbers that they have; false: some
 // could not be and are owed.
 func (r *Redis) registerBatch(routes []Route) bool {
+	last := r.deadline(r.now())
 	cmds := r.pipeline(r.scripts.attach, len(routes), func(i int) (string, []any) {
 		rt := &routes[i]
-		return r.layout.key(rt.User), r.attachArgs(rt.User, rt.Slot, rt.Entry, 0, "")
+		return r.layout.key(rt.User), r.attachArgs(rt.User, rt.Slot, rt.Entry, 0, "", last)
 	})
 	ok := true
 	for i := range routes {
@@ -144,7 +145,7 @@ func (r *Redis) registered(rt *Route, cmd *redis.Cmd) (a Attached, err error) {
 		return a, err
 	}
 	a, stale := r.outcome(r.ctx, rt.Entry, res)
-	if stale {
+	if stale || res.status == attachLate {
 		return r.register(r.ctx, opRejoin, rt.User, rt.Slot, rt.Entry)
 	}
 	return a, nil

@@ -19,12 +19,18 @@ func newScripts() scripts {
 }
 
 // attachScript registers an entry unless the one there beats it. Answer:
-// 1 or 0 (it lost), the attach number, the value that was there if it was
-// another's, and how many fields the bucket has.
+// 1, 0 (it lost) or 2 (too late), the attach number, the value that was there if
+// it was another's, and how many fields the bucket has.
 //
 // ARGV: field, epoch, attach number (0: make one), the least that a new one may
-// be, whose entry it is, a value that loses whatever its order ("" for none).
+// be, whose entry it is, a value that loses whatever its order ("" for none),
+// Redis's time after which it is too late. That is because a server that hung
+// runs what was given up: a connection might then take the slot from one that
+// came after it, or be registered after it has gone, and nobody would hear of it.
 const attachScript = `
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+if now > tonumber(ARGV[7]) then return {2, now, '', 0} end
 local epoch, no = tonumber(ARGV[2]), tonumber(ARGV[3])
 local old = redis.call('HGET', KEYS[1], ARGV[1])
 local oldEpoch, oldNo, oldWho = 0, 0, nil
@@ -32,10 +38,7 @@ if old and #old == 24 then
   oldEpoch, oldNo = struct.unpack('>I4I7', old)
   oldWho = string.sub(old, 12)
 end
-if no == 0 then
-  local t = redis.call('TIME')
-  no = math.max(t[1] * 1000000 + t[2], tonumber(ARGV[4]), oldNo + 1)
-end
+if no == 0 then no = math.max(now, tonumber(ARGV[4]), oldNo + 1) end
 if oldWho == ARGV[5] then
   epoch, no, oldWho = math.max(epoch, oldEpoch), math.max(no, oldNo), nil
 elseif oldWho and old ~= ARGV[6] and (epoch < oldEpoch or epoch == oldEpoch and no < oldNo) then

@@ -129,7 +129,7 @@ func TestAStaleEntryThatSomebodyReplacesMeanwhileStays(t *testing.T) {
 	var once sync.Once
 	hook := func(c redis.Cmder) {
 		// Its second attempt, which names the stale value.
-		if c.Name() == "evalsha" && len(c.Args()) == 9 && c.Args()[8] != "" {
+		if c.Name() == "evalsha" && len(c.Args()) == 11 && c.Args()[9] != "" {
 			once.Do(func() { b.attach(7, 1, 71, 4) })
 		}
 	}

@@ -107,11 +107,11 @@ func missingError(packages []string, output []byte) error {
 // a first failure fetches them.
 func install(ctx context.Context, apt string, packages []string) error {
 	args := append([]string{"install", "-y", "--no-install-recommends"}, packages...)
-	out, err := output(ctx, apt, args...)
-	if err == nil {
+	if _, err := output(ctx, apt, args...); err == nil {
 		return nil
 	}
-	if out, err = output(ctx, apt, "update"); err == nil {
+	out, err := output(ctx, apt, "update")
+	if err == nil {
 		out, err = output(ctx, apt, args...)
 	}
 	if err != nil {
