@@ -62,6 +62,7 @@ func (h *opHead) needs(slot Slot) bool { return h.slot == slot }
 // park lets an op wait for its slots. c.mu is held.
 func (c *committer) park(o op) {
 	c.parked = append(c.parked, o)
+	c.parkedBytes += o.head().size
 	if len(c.parked) == 1 {
 		c.s.waiting.Add(1)
 		c.s.pokeSlots()
@@ -71,7 +72,7 @@ func (c *committer) park(o op) {
 // unpark empties the parking lot. c.mu is held.
 func (c *committer) unpark() []op {
 	ops := c.parked
-	c.parked = nil
+	c.parked, c.parkedBytes = nil, 0
 	if len(ops) > 0 {
 		c.s.waiting.Add(-1)
 	}
@@ -184,10 +185,22 @@ func (c *committer) append(ops []op) {
 
 // requeue puts ops before all others: they are older. c.mu is held.
 func (c *committer) requeue(ops []op) {
-	for _, o := range ops {
-		c.bytes += o.head().size
-	}
+	c.bytes += sizes(ops)
 	c.queue = slices.Concat(ops, c.queue)
+}
+
+func sizes(ops []op) (n int) {
+	for _, o := range ops {
+		n += o.head().size
+	}
+	return n
+}
+
+// crowded reports whether o would be parked where too much is parked. c.mu is
+// held.
+func (c *committer) crowded(o op) bool {
+	opt := &c.s.opt
+	return (len(c.parked) >= opt.Queue || c.parkedBytes >= opt.QueueBytes) && o.stand(c.slots, c.sh.idx) == standWait
 }
 
 // expire refuses what has been parked for CommitTimeout, with everything that
@@ -202,20 +215,18 @@ func (c *committer) expire() {
 	}
 	waits := func(o op) bool { return slices.ContainsFunc(late, o.needs) }
 	var ops []op
-	keep := func(o op) bool {
-		if waits(o) {
+	out := func(o op) bool {
+		gone := waits(o)
+		if gone {
 			ops = append(ops, o)
 		}
-		return waits(o)
+		return gone
 	}
-	if c.parked = slices.DeleteFunc(c.parked, keep); len(c.parked) == 0 {
+	if c.parked = slices.DeleteFunc(c.parked, out); len(c.parked) == 0 {
 		c.s.waiting.Add(-1)
 	}
-	c.queue = slices.DeleteFunc(c.queue, keep)
-	c.bytes = 0
-	for _, o := range c.queue {
-		c.bytes += o.head().size
-	}
+	c.queue = slices.DeleteFunc(c.queue, out)
+	c.parkedBytes, c.bytes = sizes(c.parked), sizes(c.queue)
 	c.barred = waits
 	c.mu.Unlock()
 	err := error(ErrClosed)

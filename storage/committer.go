@@ -98,10 +98,11 @@ type committer struct {
 	// slots is the map that this committer goes by, parked what waits for slots
 	// that are frozen in it, oldest first. barred tells new ops that would
 	// follow parked ones which are being refused. See adopt.go.
-	slots  *slotMap
-	parked []op
-	barred func(op) bool
-	review bool // something queued cannot be taken with this map
+	slots       *slotMap
+	parked      []op
+	parkedBytes int
+	barred      func(op) bool
+	review      bool // something queued cannot be taken with this map
 
 	wake    chan struct{} // of capacity 1
 	stopped chan struct{}
@@ -156,7 +157,7 @@ func (c *committer) put(o op) error {
 	case c.refusing != nil && (isSend(o) || !errors.Is(c.refusing, ErrFull)):
 		defer c.mu.Unlock()
 		return c.refusing
-	case c.barred != nil && c.barred(o):
+	case c.barred != nil && c.barred(o), c.crowded(o):
 		c.mu.Unlock()
 		return ErrBusy
 	case len(c.queue) >= c.s.opt.Queue || c.bytes+h.size > c.s.opt.QueueBytes && c.bytes > 0,

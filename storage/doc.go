@@ -23,8 +23,9 @@
 //     conv_seq; its times never run backwards. Everybody displays by conv_seq.
 //     Inbox order is arrival order, which may differ between users.
 //   - Appends to one conversation keep the order of the calls, retries inside
-//     Store included. When one is refused with an error that may be retried,
-//     so is everything that queued behind it at its committer.
+//     Store included, also while its slot moves. When one is refused with an
+//     error that may be retried, so is everything of its conversation that
+//     queued behind it.
 //   - Deliveries (Options.Deliver) may be lost or, around a takeover, missing:
 //     they are a hint. Inboxes are the truth.
 //
@@ -66,9 +67,9 @@
 // even if it wrote nothing: a dedupe hit rests on a row of somebody's earlier
 // commit, and our done is later than that one's. Reads note how young the rows
 // are that they saw, and end with Shard.Barrier. Only entries, and inbox rows
-// of conversations at home on the same shard, have a time that tells their age;
-// everything else always counts as young. A task begins when the commit that
-// raised it is durable.
+// that cannot have come by a task, have a time that tells their age; everything
+// else always counts as young. A task begins when the commit that raised it is
+// durable.
 //
 // R2, order inside a transaction: slots, conversation heads, user heads, then
 // duplicates, then permissions, then inserts. Locks names every row that a plan
@@ -83,15 +84,22 @@
 // target shard) → next_rev … to_rev, written with the entry. Its owner reads the
 // entries at home, commits at the target, and only when that is durable advances
 // or deletes the row. The target skips revs up to UserConv.HeadRev, so delivering
-// twice does no harm. A node takes up its own tasks at Open and looks again every
-// TaskRescan; tasks of a node whose lease ran out are taken over by any other,
-// which looks again at every renewal, because a node that only slept may wake
-// and commit what it had begun.
+// twice does no harm. Nor does it matter what a task says once a side has moved:
+// both sides of a pair get every entry, so where rev HeadRev+1 is not the first
+// to be delivered, delivery begins there; and an entry that finds its recipient
+// on the same shard, but behind, becomes a task as well instead of a row.
+// A node takes up its own tasks at Open and looks again every TaskRescan; tasks
+// of a node whose lease ran out are taken over by any other, which looks again
+// at every renewal, because a node that only slept may wake and commit what it
+// had begun.
 //
 // R5, slots. A shard owns a slot at an epoch; every transaction and every view
 // names the slots it touches with the epoch that this node knows, and the engine
 // answers ErrSlotMoved if that is old. Store then reads the map again and sends
-// the operation to where the slot is now.
+// the operation to where the slot is now. Mover moves slots: the slot is frozen,
+// its rows copied, counted, compared, and only then the target's. Whatever needs
+// a frozen slot is parked, for CommitTimeout at most, and goes on in the same
+// order at the new place (adopt.go); nothing else waits for it.
 //
 // R6, retention. UserHead.Floor is the highest seq deleted, raised in the
 // transaction that deletes. Sync returns the head and the rows of one snapshot;
@@ -116,7 +124,7 @@
 //	                  Sends are guarded by their dedupe rows, appends without a
 //	                  send id by one made here, updates by a token.
 //	ErrBusy           again after a pause; after CommitTimeout ErrUnavailable.
-//	ErrSlotMoved      again, where the slot is now.
+//	ErrSlotMoved      again, where the slot is now, once it is somewhere.
 //	ErrFull           sends are refused at once; reads go on, and what needs no
 //	                  room.
 //	any other error   the batch is bisected, and the operation that the engine
@@ -145,8 +153,8 @@
 //
 // # Limits
 //
-// Queues are bounded in operations and bytes, in-flight batches by MaxFlying,
-// waiting reads per shard by ReaderQueue, remembered tasks by TaskMemory (the
+// Queues are bounded in operations and bytes, and so is what is parked at a
+// committer, apart from its queue; in-flight batches by MaxFlying, waiting reads per shard by ReaderQueue, remembered tasks by TaskMemory (the
 // rows are the truth), knowledge about far users by time. Open needs all
 // shards; afterwards one that is down stops only what lives on it. Every node
 // sweeps every shard.

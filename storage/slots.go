@@ -166,7 +166,7 @@ func (s *Store) await(ctx context.Context, slots ...Slot) error {
 
 // slotPollMin and slotPollMax bound the pause between two looks at the shards'
 // slots while somebody waits for one.
-const slotPollMin, slotPollMax = 10 * time.Millisecond, 200 * time.Millisecond
+const slotPollMin, slotPollMax = 10 * time.Millisecond, 500 * time.Millisecond
 
 // pokeSlots tells slotLoop that somebody waits.
 func (s *Store) pokeSlots() {

@@ -134,6 +134,8 @@ func (l *lane) run() {
 		}
 		if len(jobs) > 0 {
 			l.home.metrics.taskFails.Inc()
+		} else { // all of them are on the move
+			pause = min(pause, slotPollMax)
 		}
 		sleep(l.s.closing, jitter(pause))
 		pause = min(2*pause, l.s.opt.RetryMax)

@@ -366,6 +366,38 @@ func TestOneMover(t *testing.T) {
 	}
 }
 
+// What waits for a slot is bounded, apart from what others send.
+func TestParkedIsBounded(t *testing.T) {
+	f, _ := newFaultFix(t, 2, MemOptions{}, func(o *storage.Options) { o.Queue, o.CommittersPerShard = 50, 1 })
+	a, b, c := f.userOn(0, 1), f.userOn(0, 2), f.userOn(0, 3)
+	f.setSlot(0, storage.SlotRow{Slot: b.Slot(), State: storage.SlotFrozen, Epoch: 2})
+	var waiting []<-chan sent
+	refused := 0
+	for i := 0; refused < 20; i++ {
+		w := start(f.s, message(a, b, fmt.Sprint(i)))
+		f.send(message(a, c, "others go on"))
+		if len(w) == 0 {
+			waiting = append(waiting, w)
+		} else if r := <-w; !errors.Is(r.err, storage.ErrBusy) {
+			t.Fatalf("send %d: %+v, %v", i, r.Appended, r.err)
+		} else {
+			refused++
+		}
+		if i > 200 {
+			t.Fatal("no send is ever refused")
+		}
+	}
+	f.setSlot(0, storage.SlotRow{Slot: b.Slot(), State: storage.SlotOwned, Epoch: 3})
+	for i, w := range waiting {
+		if r, err := f.result(w); err != nil || r.Rev != uint64(i+1) {
+			t.Errorf("send %d: %+v, %v", i, r, err)
+		}
+	}
+	if len(waiting) < 50 {
+		t.Errorf("only %d waited", len(waiting))
+	}
+}
+
 // What waits for a slot for too long is refused, in order, and only that.
 func TestFrozenForTooLong(t *testing.T) {
 	f, _ := newFaultFix(t, 2, MemOptions{}, func(o *storage.Options) {
