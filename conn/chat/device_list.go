@@ -61,7 +61,7 @@ func (c *Chat) listDevices(s *session, f *proto.Frame) bool {
 		routes, err := c.online(ctx, s.id.user)
 		if err != nil {
 			// Who is online is worth less than the list.
-			c.log.Warn().Err(err).Msg("directory lookup failed; devices are listed as offline")
+			c.often.Warn().Err(err).Msg("directory lookup failed; devices are listed as offline")
 		}
 		return &proto.Frame{Body: &proto.Frame_Devices{Devices: deviceList(devices, routes, s.id.device)}}, nil
 	})

@@ -192,7 +192,7 @@ func (c *Chat) refuse(a *arrival, err error) {
 	c.auth.hellos.WithLabelValues(a.credentials, fault.Code.Short()).Inc()
 	event := c.log.Debug()
 	if fault.Code >= proto.ErrorCode_ERROR_CODE_INTERNAL {
-		event = c.log.Warn()
+		event = c.often.Warn()
 	}
 	event.Err(fault).Str("credentials", a.credentials).Stringer("ip", a.conn.RemoteIP()).Uint64("conn", a.conn.ID()).Msg("hello refused")
 	reason := refusalReason(fault.Code)

@@ -2,9 +2,9 @@ package chat
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/hermod-im/hermod/proto"
 	"github.com/hermod-im/hermod/router"
@@ -119,7 +119,7 @@ func (c *Chat) startPump(s *session) {
 func (c *Chat) enqueuePump(s *session) {
 	err := c.store.Go(s.id.user.Slot(), func(ctx context.Context) { c.pump(ctx, s) })
 	if err != nil {
-		c.backlog.add(s, true)
+		c.backlog.add(s, errors.Is(err, storage.ErrBusy))
 	}
 }
 
@@ -257,97 +257,4 @@ func (c *Chat) acknowledge(s *session, seq uint64) {
 	if s.flow.wants(c.limits.Load()) {
 		c.startPump(s)
 	}
-}
-
-// backlog holds sessions that have the right to read and found no reader, or
-// an error. It offers them again at a pace: a timer each would be a storm just
-// when the shard is in trouble.
-type backlog struct {
-	c    *Chat
-	wake chan struct{}
-
-	mu     sync.Mutex
-	ready  []*session
-	failed []failedPump // due ascending
-}
-
-type failedPump struct {
-	s   *session
-	due time.Time
-}
-
-const (
-	backlogTick = 20 * time.Millisecond
-	failedPause = time.Second
-)
-
-func newBacklog(c *Chat) *backlog { return &backlog{c: c, wake: make(chan struct{}, 1)} }
-
-func (b *backlog) add(s *session, busy bool) {
-	b.mu.Lock()
-	if busy {
-		b.ready = append(b.ready, s)
-	} else {
-		b.failed = append(b.failed, failedPump{s, time.Now().Add(failedPause)})
-	}
-	b.mu.Unlock()
-	select {
-	case b.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (b *backlog) run() {
-	defer b.c.work.Done()
-	for {
-		select {
-		case <-b.c.ctx.Done():
-			return
-		case <-b.wake:
-		}
-		for b.round() {
-			select {
-			case <-b.c.ctx.Done():
-				return
-			case <-time.After(backlogTick):
-			}
-		}
-	}
-}
-
-// round offers what is ready, and reports whether anything is left. The first
-// refusal of a shard speaks for all of its sessions in this round, and for none
-// of the others'.
-func (b *backlog) round() (more bool) {
-	now := time.Now()
-	b.mu.Lock()
-	n := 0
-	for n < len(b.failed) && !b.failed[n].due.After(now) {
-		b.ready = append(b.ready, b.failed[n].s)
-		n++
-	}
-	b.failed = append(b.failed[:0], b.failed[n:]...)
-	todo := b.ready
-	b.ready = nil
-	b.mu.Unlock()
-
-	busy := map[storage.ShardID]bool{}
-	var left []*session
-	for _, s := range todo {
-		if s.isClosed() {
-			continue
-		}
-		shard, err := b.c.store.ShardOf(s.id.user.Slot())
-		if err == nil && !busy[shard] {
-			err = b.c.store.Go(s.id.user.Slot(), func(ctx context.Context) { b.c.pump(ctx, s) })
-			busy[shard] = err != nil
-		}
-		if err != nil || busy[shard] {
-			left = append(left, s)
-		}
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.ready = append(b.ready, left...)
-	return len(b.ready)+len(b.failed) > 0
 }

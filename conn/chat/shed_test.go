@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/hermod-im/hermod/proto"
+	"github.com/hermod-im/hermod/router"
 	"github.com/hermod-im/hermod/storage"
 	"github.com/hermod-im/hermod/storage/storagetest"
 )
@@ -173,4 +174,44 @@ func TestLastSeenFollowsAcks(t *testing.T) {
 	pa.send(textTo(b.user, "x"))
 	pb.ack(pb.gets("x").Seq)
 	eventually(t, "the device was seen", func() bool { return seen() >= now })
+}
+
+// Sessions that wait for readers of one shard are not held up by those that
+// wait for another's.
+func TestBacklogBesideAnIllShard(t *testing.T) {
+	f := newFleet(t, 1, 2, func(o *rigOptions) {
+		o.store.Readers, o.store.ReaderQueue = 1, 1
+		o.store.BreakAfter, o.store.ReadTimeout, o.store.QueueWait = time.Hour, time.Hour, time.Hour
+	})
+	r := f.nodes[0]
+	a, b := f.talker(0), f.talker(0)
+	var ill []talker
+	for range 10 {
+		ill = append(ill, f.talker(1))
+	}
+	f.shards[1].Hang()
+	for _, x := range ill { // each has a gap to read from storage
+		r.chat.Push([]router.Delivery{{User: x.user, Seq: x.welcome.Head.Seq + 5, Event: []byte{}}})
+	}
+	leave := make(chan struct{})
+	eventually(t, "the other shard's readers are taken", func() bool {
+		return r.store.Go(storage.UserID(b.user).Slot(), func(context.Context) { <-leave }) != nil
+	})
+	r.dropping(func(storage.Delivery) bool { return true })
+	a.send(textTo(b.user, "lost"))
+	r.dropping(nil)
+	a.send(textTo(b.user, "seen"))
+	eventually(t, "a session of either shard waits", func() bool {
+		r.chat.backlog.mu.Lock()
+		defer r.chat.backlog.mu.Unlock()
+		waiting := 0
+		for _, l := range r.chat.backlog.lanes {
+			if len(l.queue) > 0 {
+				waiting++
+			}
+		}
+		return waiting == 2
+	})
+	close(leave)
+	b.gets("lost")
 }
