@@ -50,5 +50,5 @@ proto: ## lint the .proto files and generate their Go code
 	cd proto && $(GO) run -modfile=$(TOOLS) github.com/bufbuild/buf/cmd/buf generate
 
 .PHONY: bench
-bench: build ## the figures of the README, measured here (about 25 minutes)
+bench: build ## the figures of the README, measured here (about 35 minutes)
 	.ci/bench
