@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
+
+	"github.com/go-sql-driver/mysql"
 
 	"github.com/hermod-im/hermod/storage"
 )
@@ -81,7 +84,7 @@ func (t *tx) run(ctx context.Context, locks *storage.Locks, plan func(*storage.L
 		return t.undo(wrapTry("lock", err))
 	}
 	t.ticket, t.held = t.s.order.enter(), true
-	w, err := plan(locked)
+	w, err := t.plan(locked, plan)
 	if err != nil {
 		return t.undo(err)
 	}
@@ -90,6 +93,20 @@ func (t *tx) run(ctx context.Context, locks *storage.Locks, plan func(*storage.L
 	}
 	t.s.metrics.committed(time.Since(t.began), w)
 	return nil
+}
+
+// plan runs it. If it panics the locks go before the connection does: back in
+// the pool it would keep them until somebody uses it again.
+func (t *tx) plan(locked *storage.Locked, plan func(*storage.Locked) (*storage.Writes, error)) (*storage.Writes, error) {
+	returned := false
+	defer func() {
+		if !returned {
+			_ = t.undo(nil)
+		}
+	}()
+	w, err := plan(locked)
+	returned = true
+	return w, err
 }
 
 // wrapTry keeps the errors that Commit tries again as they are.
@@ -105,8 +122,11 @@ func wrapTry(what string, err error) error {
 func outcome(err error) error {
 	switch number(err) {
 	case 0:
+		if errors.Is(err, mysql.ErrPktTooLarge) { // the driver did not send it
+			return fmt.Errorf("mysql: write: %w", err)
+		}
 		return fmt.Errorf("mysql: commit: %w: %w", storage.ErrUnknown, err)
-	case errShutdown, errInterrupted, errConnKilled, errServerStopped:
+	case errShutdown, errInterrupted, errConnKilled, errServerStopped, errMaxStatement, errQueryTimeout, errDuringCommit:
 		// Told in the middle of COMMIT these leave it open.
 		return fmt.Errorf("mysql: commit: %w: %w", storage.ErrUnknown, err)
 	}
@@ -118,7 +138,9 @@ func outcome(err error) error {
 func (t *tx) undo(err error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), t.s.opt.Timeout)
 	defer cancel()
-	_ = t.k.exec(ctx, "ROLLBACK")
+	if e := t.k.exec(ctx, "ROLLBACK"); e != nil || readOnly(err) {
+		t.k.drop()
+	}
 	return err
 }
 
@@ -131,8 +153,27 @@ func (s *Shard) writes(w *storage.Writes) string {
 		s.insert(st, w)
 		s.remove(st, w)
 	}
+	if w == nil || len(w.Entries)+len(w.Inbox)+len(w.Sends)+len(w.Names) == 0 {
+		tick(st)
+	}
 	st.add("COMMIT")
 	return st.text()
+}
+
+// tickRows is over how many rows ticks are spread: the row is locked until the
+// disk has the commit.
+const tickRows = 16
+
+// tick changes a row that is nobody's. A COMMIT that changed nothing returns at
+// once, though what it read (visible, not durable: R1) may still be on its way
+// to the disk, by another node. One that changed something has a place in the
+// log behind that, and waits for it. Whole rows written again may be the same
+// as before, so only new rows count as a change.
+func tick(st *stmt) {
+	st.add("INSERT INTO fence (id,version,ticks) VALUES (")
+	st.u64(2 + rand.Uint64N(tickRows))
+	st.add(",0,1) ON DUPLICATE KEY UPDATE ticks=ticks+1")
+	st.end()
 }
 
 func (s *Shard) insert(st *stmt, w *storage.Writes) {

@@ -31,6 +31,15 @@ const (
 	errQueryTimeout  = 3024
 	errConnKilled    = 1927
 	errServerStopped = 1077
+	errDuringCommit  = 1180
+	errIdle          = 4031 // MySQL's farewell to a connection that was not used
+	errNoDatabase    = 1049
+	errLoginDenied   = 1045
+	errDBDenied      = 1044
+	errTableDenied   = 1142
+	errColumnDenied  = 1143
+	errRoutineDenied = 1370
+	errSuperDenied   = 1227
 )
 
 // number is the server's error number, 0 if err is not the server's.
@@ -66,10 +75,27 @@ func wrap(what string, err error) error {
 	case errDiskFull, errTableFull, errFileTooBig:
 		return fmt.Errorf("mysql: %s: %w: %w", what, storage.ErrFull, err)
 	case errLockWait, errDeadlock, errOutOfMemory, errTooManyConns, errShutdown, errHostBlocked, errUserConns, errReadOnly,
-		errInterrupted, errReadOnlyMode, errMaxStatement, errQueryTimeout, errConnKilled, errServerStopped:
+		errInterrupted, errReadOnlyMode, errMaxStatement, errQueryTimeout, errConnKilled, errServerStopped, errIdle:
 		return fmt.Errorf("mysql: %s: %w: %w", what, storage.ErrBusy, err)
 	}
 	return fmt.Errorf("mysql: %s: %w", what, err)
+}
+
+// readOnly reports that the server has become a replica. Its connections are no
+// use; new ones may find the primary behind the same name.
+func readOnly(err error) bool { n := number(err); return n == errReadOnly || n == errReadOnlyMode }
+
+// advise adds to an error of Open what to do about it.
+func advise(err error) error {
+	switch number(err) {
+	case errNoDatabase:
+		return fmt.Errorf("%w (create it: CREATE DATABASE … CHARACTER SET utf8mb4)", err)
+	case errLoginDenied:
+		return fmt.Errorf("%w (user and password of the DSN, and from which hosts the account may come)", err)
+	case errDBDenied, errTableDenied, errColumnDenied, errRoutineDenied, errSuperDenied:
+		return fmt.Errorf("%w (the account needs all rights on its database: GRANT ALL ON database.* TO …)", err)
+	}
+	return err
 }
 
 // fault is an answer that cannot be read: no use to try again.

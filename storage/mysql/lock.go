@@ -55,10 +55,10 @@ func (s *Shard) lock(ctx context.Context, k *link, l *storage.Locks) (*storage.L
 
 func (g *locking) build(create bool) {
 	g.st.add("START TRANSACTION;")
+	g.clock()
 	if create {
 		g.createConvs()
 	}
-	g.clock()
 	l, t, out := g.l, g.s.t, g.out
 	out.Convs = lockRows(g, &t.convs, l.Convs, compareConvs, &byConv,
 		func(h *storage.ConvHead) storage.ConvKey { return h.Conv },

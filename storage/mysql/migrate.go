@@ -19,8 +19,9 @@ import (
 var migrations embed.FS
 
 // migrationLock is held while tables change: of several nodes that start at
-// once one works, the others wait and find it done.
-const migrationLock = "hermod-migration"
+// once one works, the others wait and find it done. The lock is the server's,
+// so the database is in its name, which may have 64 characters.
+const migrationLock = "CONCAT('hermod.', LEFT(SHA2(DATABASE(), 256), 40))"
 
 // lockWait bounds that wait. A large table may take long to change.
 const lockWait = 10 * time.Minute
@@ -57,28 +58,36 @@ func steps() ([]step, error) {
 }
 
 // migrate brings the tables to this version of the program.
-func migrate(ctx context.Context, db *sql.DB) (err error) {
+func (s *Shard) migrate(ctx context.Context) error {
 	all, err := steps()
 	if err != nil {
 		return err
 	}
-	if n, err := schemaVersion(ctx, db); err == nil && n >= all[len(all)-1].number {
+	if n, err := schemaVersion(ctx, s.db); err == nil && n >= all[len(all)-1].number {
 		return tooNew(n, all)
 	}
+	db, err := connect(s.opt, 0) // a change of a large table is silent for long
+	if err != nil {
+		return err
+	}
+	return errors.Join(migrate(ctx, db, all), db.Close())
+}
+
+func migrate(ctx context.Context, db *sql.DB, all []step) (err error) {
 	c, err := db.Conn(ctx)
 	if err != nil {
 		return wrap("connect", err)
 	}
 	defer func() { _ = c.Close() }()
 	var got sql.NullInt64
-	if err := c.QueryRowContext(ctx, "SELECT GET_LOCK(CONCAT(DATABASE(), ?), ?)", "."+migrationLock, int(lockWait.Seconds())).Scan(&got); err != nil {
+	if err := c.QueryRowContext(ctx, "SELECT GET_LOCK("+migrationLock+", ?)", int(lockWait.Seconds())).Scan(&got); err != nil {
 		return wrap("lock the migrations", err)
 	}
 	if got.Int64 != 1 {
 		return errors.New("another node has been changing the tables for too long: see SHOW PROCESSLIST")
 	}
 	defer func() {
-		_, e := c.ExecContext(context.WithoutCancel(ctx), "DO RELEASE_LOCK(CONCAT(DATABASE(), ?))", "."+migrationLock)
+		_, e := c.ExecContext(context.WithoutCancel(ctx), "DO RELEASE_LOCK("+migrationLock+")")
 		err = errors.Join(err, e)
 	}()
 	return apply(ctx, c, all)
@@ -163,6 +172,12 @@ func identify(ctx context.Context, db *sql.DB, id storage.ShardID) error {
 	}
 	if have != want {
 		return fmt.Errorf("%w: the database is shard %s, the configuration says %s: two shards would mix", storage.ErrInvalid, have, want)
+	}
+	// Rights that are missing come to light now, not with somebody's message.
+	for _, text := range []string{"UPDATE fence SET ticks=ticks WHERE id=0", "DELETE FROM fence WHERE id=0"} {
+		if _, err := db.ExecContext(ctx, text); err != nil {
+			return wrap("try the account's rights", err)
+		}
 	}
 	return nil
 }

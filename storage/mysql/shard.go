@@ -9,6 +9,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/rs/zerolog"
@@ -42,14 +43,14 @@ func Open(ctx context.Context, opt Options) (*Shard, error) {
 		return nil, err
 	}
 	opt = opt.withDefaults()
-	db, err := connect(opt)
+	db, err := connect(opt, opt.Timeout)
 	if err != nil {
 		return nil, err
 	}
 	s := &Shard{opt: opt, log: opt.Log, db: db, t: newTables()}
 	s.stmts.New = func() any { return new(stmt) }
 	if err := s.prepare(ctx); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(advise(err), db.Close())
 	}
 	return s, nil
 }
@@ -62,7 +63,7 @@ func (s *Shard) prepare(ctx context.Context) error {
 	if err := s.complain(found); err != nil {
 		return err
 	}
-	if err := migrate(ctx, s.db); err != nil {
+	if err := s.migrate(ctx); err != nil {
 		return fmt.Errorf("mysql: shard %d: %w", s.opt.ID, err)
 	}
 	if err := identify(ctx, s.db, s.opt.ID); err != nil {
@@ -72,35 +73,54 @@ func (s *Shard) prepare(ctx context.Context) error {
 	return err
 }
 
-// connect opens a pool whose connections are set up alike.
-func connect(opt Options) (*sql.DB, error) {
+// connect opens a pool whose connections are set up alike. A server may take
+// patience for an answer; 0: as long as it likes.
+func connect(opt Options, patience time.Duration) (*sql.DB, error) {
 	cfg, err := opt.config()
 	if err != nil {
 		return nil, err
+	}
+	if patience == 0 {
+		cfg.ReadTimeout = 0
 	}
 	c, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("mysql: %w", err)
 	}
-	db := sql.OpenDB(&connector{Connector: c})
+	db := sql.OpenDB(&connector{Connector: c, session: session(opt.Timeout)})
 	db.SetMaxOpenConns(opt.MaxConns)
 	db.SetMaxIdleConns(opt.MaxConns)
+	db.SetConnMaxIdleTime(maxIdle / 2)
 	return db, nil
 }
 
 // connector sets sessions up: what the server's configuration says must not
 // change what a transaction means.
-type connector struct{ driver.Connector }
+type connector struct {
+	driver.Connector
+	session string
+}
 
-const session = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;" +
-	"SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone='+00:00', autocommit=1, innodb_lock_wait_timeout=5"
+// maxIdle is when the server ends a connection on which nothing happens, and
+// with it what a node that lost its power had locked; the server's own default
+// is eight hours. The pool ends its idle connections before.
+const maxIdle = 30 * time.Second
+
+// session is what a connection begins with. The server gives up waiting for a
+// lock before this node gives up waiting for the server: that is the answer
+// that leaves nothing behind.
+func session(timeout time.Duration) string {
+	return fmt.Sprintf("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;"+
+		"SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone='+00:00', autocommit=1,"+
+		" innodb_lock_wait_timeout=%d, wait_timeout=%d", min(5, max(1, int(timeout/time.Second)/2)), int(maxIdle/time.Second))
+}
 
 func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := c.Connector.Connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := conn.(driver.ExecerContext).ExecContext(ctx, session, nil); err != nil {
+	if _, err := conn.(driver.ExecerContext).ExecContext(ctx, c.session, nil); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
@@ -154,12 +174,17 @@ func (s *Shard) link(ctx context.Context) (*link, error) {
 	defer cancel()
 	c, err := s.db.Conn(ctx)
 	if err != nil {
-		return nil, wrap("connect", err)
+		// Whatever it says (a password that is being changed, a database that is
+		// being restored): the operation is not to blame.
+		return nil, fmt.Errorf("mysql: connect: %w: %w", storage.ErrBusy, err)
 	}
 	return &link{c: c, s: s}, nil
 }
 
 func (l *link) release() { _ = l.c.Close() } // back to the pool; a broken one is thrown away there
+
+// drop throws the connection away, and with it what it has locked.
+func (l *link) drop() { _ = l.c.Raw(func(any) error { return driver.ErrBadConn }) }
 
 // exec runs statements that return no rows.
 func (l *link) exec(ctx context.Context, text string) error {

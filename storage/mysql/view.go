@@ -34,7 +34,9 @@ func (s *Shard) View(ctx context.Context, slots []storage.SlotRef, read func(sto
 // binary log, which is written in the same order), and returns when everything
 // up to it is on the disk.
 func (s *Shard) Barrier(ctx context.Context) error {
-	return s.run(ctx, "barrier", "UPDATE fence SET ticks=ticks+1 WHERE id=2", nil)
+	st := &stmt{}
+	tick(st)
+	return s.run(ctx, "barrier", st.text(), nil)
 }
 
 // run is a call of one round trip.

@@ -3,32 +3,32 @@
 -- the 16-byte key of a conversation, its home's id first. Times are microseconds
 -- since 1970 UTC. Bodies belong to the server's chat layer and are opaque here.
 
-CREATE TABLE fence (
+CREATE TABLE IF NOT EXISTS fence (
   id TINYINT UNSIGNED NOT NULL PRIMARY KEY,
   version BIGINT UNSIGNED NOT NULL COMMENT 'rises with every change of slots',
-  ticks BIGINT UNSIGNED NOT NULL COMMENT 'rises with every barrier'
-) ENGINE=InnoDB COMMENT='id 1: share-locked by every write, so that no slot moves under it; id 2: barriers';
+  ticks BIGINT UNSIGNED NOT NULL COMMENT 'rises with what wants its own place in the log: barriers, commits that change nothing'
+) ENGINE=InnoDB COMMENT='id 1: share-locked by every write, so that no slot moves under it; others: see ticks';
 
-INSERT INTO fence VALUES (1, 1, 0), (2, 0, 0);
+INSERT INTO fence (id, version, ticks) VALUES (1, 1, 0) ON DUPLICATE KEY UPDATE id=VALUES(id);
 
-CREATE TABLE slots (
+CREATE TABLE IF NOT EXISTS slots (
   slot SMALLINT UNSIGNED NOT NULL PRIMARY KEY COMMENT '0 to 4095',
   state TINYINT UNSIGNED NOT NULL COMMENT '0 absent, 1 owned, 2 frozen',
   epoch BIGINT UNSIGNED NOT NULL
 ) ENGINE=InnoDB COMMENT='which slots this shard owns';
 
-CREATE TABLE meta (
+CREATE TABLE IF NOT EXISTS meta (
   name VARBINARY(128) NOT NULL PRIMARY KEY,
   val BLOB NOT NULL
 ) ENGINE=InnoDB COMMENT='named values of the shard itself';
 
-CREATE TABLE leases (
+CREATE TABLE IF NOT EXISTS leases (
   node BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   incarnation BIGINT UNSIGNED NOT NULL,
   until_us BIGINT NOT NULL COMMENT 'by this database''s clock'
 ) ENGINE=InnoDB COMMENT='nodes alive; the tasks of others are taken over';
 
-CREATE TABLE user_heads (
+CREATE TABLE IF NOT EXISTS user_heads (
   user_id BIGINT NOT NULL PRIMARY KEY,
   seq BIGINT UNSIGNED NOT NULL COMMENT 'newest inbox seq',
   floor_seq BIGINT UNSIGNED NOT NULL COMMENT 'highest inbox seq that retention has deleted',
@@ -43,7 +43,7 @@ CREATE TABLE user_heads (
   epoch_6 BIGINT UNSIGNED NOT NULL COMMENT 'other'
 ) ENGINE=InnoDB COMMENT='one a user, made at registration, never deleted';
 
-CREATE TABLE convs (
+CREATE TABLE IF NOT EXISTS convs (
   conv BINARY(16) NOT NULL PRIMARY KEY,
   generation BIGINT UNSIGNED NULL COMMENT 'NULL: locked once, never written',
   rev BIGINT UNSIGNED NOT NULL COMMENT 'newest entry',
@@ -52,7 +52,7 @@ CREATE TABLE convs (
   member_version BIGINT UNSIGNED NOT NULL
 ) ENGINE=InnoDB COMMENT='heads of conversations at home here';
 
-CREATE TABLE entries (
+CREATE TABLE IF NOT EXISTS entries (
   conv BINARY(16) NOT NULL,
   rev BIGINT UNSIGNED NOT NULL,
   conv_seq BIGINT UNSIGNED NOT NULL,
@@ -64,7 +64,7 @@ CREATE TABLE entries (
   PRIMARY KEY (conv, rev)
 ) ENGINE=InnoDB COMMENT='the conversation log: history';
 
-CREATE TABLE inbox (
+CREATE TABLE IF NOT EXISTS inbox (
   user_id BIGINT NOT NULL,
   seq BIGINT UNSIGNED NOT NULL,
   conv BINARY(16) NOT NULL,
@@ -78,7 +78,7 @@ CREATE TABLE inbox (
   PRIMARY KEY (user_id, seq)
 ) ENGINE=InnoDB COMMENT='what a user''s devices sync';
 
-CREATE TABLE user_convs (
+CREATE TABLE IF NOT EXISTS user_convs (
   user_id BIGINT NOT NULL,
   conv BINARY(16) NOT NULL,
   head_rev BIGINT UNSIGNED NOT NULL COMMENT 'newest rev in the inbox',
@@ -92,7 +92,7 @@ CREATE TABLE user_convs (
   PRIMARY KEY (user_id, conv)
 ) ENGINE=InnoDB COMMENT='a user''s view of a conversation; unread is computed from it';
 
-CREATE TABLE sends (
+CREATE TABLE IF NOT EXISTS sends (
   slot SMALLINT UNSIGNED NOT NULL COMMENT 'of the conversation',
   send_id BINARY(16) NOT NULL COMMENT 'UUIDv7: its first 48 bits are milliseconds',
   conv BINARY(16) NOT NULL,
@@ -104,7 +104,7 @@ CREATE TABLE sends (
   PRIMARY KEY (slot, send_id, conv, sender)
 ) ENGINE=InnoDB COMMENT='what was sent, for 30 days: a retry gets the first result';
 
-CREATE TABLE tasks (
+CREATE TABLE IF NOT EXISTS tasks (
   conv BINARY(16) NOT NULL,
   target INT UNSIGNED NOT NULL COMMENT 'shard',
   next_rev BIGINT UNSIGNED NOT NULL,
@@ -115,13 +115,13 @@ CREATE TABLE tasks (
   KEY owner (owner, conv, target)
 ) ENGINE=InnoDB COMMENT='entries still to be delivered to another shard';
 
-CREATE TABLE account_names (
+CREATE TABLE IF NOT EXISTS account_names (
   name VARBINARY(128) NOT NULL PRIMARY KEY COMMENT 'normalized, UTF-8',
   user_id BIGINT NOT NULL,
   KEY user_id (user_id)
 ) ENGINE=InnoDB COMMENT='a name decides the slot, so it is unique everywhere';
 
-CREATE TABLE accounts (
+CREATE TABLE IF NOT EXISTS accounts (
   user_id BIGINT NOT NULL PRIMARY KEY,
   name VARBINARY(128) NOT NULL,
   created_us BIGINT NOT NULL,
@@ -129,7 +129,7 @@ CREATE TABLE accounts (
   profile MEDIUMBLOB NOT NULL
 ) ENGINE=InnoDB COMMENT='who a user is';
 
-CREATE TABLE devices (
+CREATE TABLE IF NOT EXISTS devices (
   user_id BIGINT NOT NULL,
   id BINARY(16) NOT NULL,
   slot TINYINT UNSIGNED NOT NULL COMMENT '1 phone, 2 tablet, 3 desktop, 4 web, 5 bot, 6 other',
@@ -143,7 +143,7 @@ CREATE TABLE devices (
   PRIMARY KEY (user_id, id)
 ) ENGINE=InnoDB COMMENT='logged-in installations';
 
-CREATE TABLE blocks (
+CREATE TABLE IF NOT EXISTS blocks (
   user_id BIGINT NOT NULL,
   peer BIGINT NOT NULL,
   time_us BIGINT NOT NULL,
