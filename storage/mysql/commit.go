@@ -84,11 +84,12 @@ func (t *tx) run(ctx context.Context, locks *storage.Locks, plan func(*storage.L
 		return t.undo(wrapTry("lock", err))
 	}
 	t.ticket, t.held = t.s.order.enter(), true
+	had := presentIn(locked)
 	w, err := t.plan(locked, plan)
 	if err != nil {
 		return t.undo(err)
 	}
-	if err := t.k.exec(ctx, t.s.writes(w)); err != nil {
+	if err := t.k.exec(ctx, t.s.writes(w, locks, &had)); err != nil {
 		return t.undo(outcome(err))
 	}
 	t.s.metrics.committed(time.Since(t.began), w)
@@ -145,12 +146,12 @@ func (t *tx) undo(err error) error {
 }
 
 // writes is the second round trip.
-func (s *Shard) writes(w *storage.Writes) string {
+func (s *Shard) writes(w *storage.Writes, l *storage.Locks, had *present) string {
 	st := s.stmts.Get().(*stmt)
 	defer s.stmts.Put(st)
 	st.reset()
 	if w != nil {
-		s.insert(st, w)
+		s.insert(st, w, l, had)
 		s.remove(st, w)
 	}
 	if w == nil || len(w.Entries)+len(w.Inbox)+len(w.Sends)+len(w.Names) == 0 {
@@ -176,24 +177,24 @@ func tick(st *stmt) {
 	st.end()
 }
 
-func (s *Shard) insert(st *stmt, w *storage.Writes) {
+func (s *Shard) insert(st *stmt, w *storage.Writes, l *storage.Locks, had *present) {
 	if len(w.Slots) > 0 { // waits for all who rely on the slots
 		st.add("UPDATE fence SET version=version+1 WHERE id=1;")
 	}
 	t := s.t
 	t.slots.insert(st, w.Slots, true)
 	t.convs.insert(st, w.Convs, true)
-	t.users.insert(st, w.Users, true)
+	put(st, &t.users, w.Users, l.Users, had.users, func(h *storage.UserHead) storage.UserID { return h.User })
 	t.entries.insert(st, w.Entries, false)
 	t.inbox.insert(st, w.Inbox, false)
 	t.sends.insert(st, w.Sends, false)
-	t.userConvs.insert(st, w.UserConvs, true)
-	t.tasks.insert(st, w.Tasks, true)
+	put(st, &t.userConvs, w.UserConvs, l.UserConvs, had.userConvs, func(c *storage.UserConv) storage.UserConvKey { return c.Key })
+	put(st, &t.tasks, w.Tasks, l.Tasks, had.tasks, func(r *storage.Task) storage.TaskKey { return r.Key })
 	t.names.insert(st, w.Names, false)
-	t.accounts.insert(st, w.Accounts, true)
+	put(st, &t.accounts, w.Accounts, l.Accounts, had.accounts, func(a *storage.Account) storage.UserID { return a.User })
 	t.devices.insert(st, w.Devices, true)
-	t.blocks.insert(st, w.Blocks, true)
-	t.meta.insert(st, w.Meta, true)
+	put(st, &t.blocks, w.Blocks, l.Blocks, had.blocks, func(b *storage.Block) storage.BlockKey { return b.Key })
+	put(st, &t.meta, w.Meta, l.Meta, had.meta, func(m *storage.MetaRow) string { return m.Name })
 }
 
 func (s *Shard) remove(st *stmt, w *storage.Writes) {
