@@ -28,6 +28,7 @@ type readers struct {
 // reading is what waits for a reader.
 type reading struct {
 	fn   func(context.Context)
+	slot Slot
 	came time.Time
 }
 
@@ -49,7 +50,7 @@ func (s *Store) Go(slot Slot, fn func(ctx context.Context)) error {
 		sh.metrics.unavailable.Inc()
 		return err
 	}
-	return sh.readers.put(fn)
+	return sh.readers.put(slot, fn)
 }
 
 // goLater is Go for a slot that is on the move. What waits for one takes no
@@ -84,7 +85,7 @@ func (s *Store) goLater(r *readers, slot Slot, fn func(context.Context)) error {
 	return nil
 }
 
-func (r *readers) put(fn func(context.Context)) error {
+func (r *readers) put(slot Slot, fn func(context.Context)) error {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -95,9 +96,9 @@ func (r *readers) put(fn func(context.Context)) error {
 		// Goroutines come and go with the load: an idle shard keeps none.
 		r.busy++
 		r.idle.Add(1)
-		go r.run(reading{fn, now})
+		go r.run(reading{fn, slot, now})
 	case len(r.queue) < r.s.opt.ReaderQueue && (len(r.queue) == 0 || now.Sub(r.queue[0].came) <= r.s.opt.QueueWait):
-		r.queue = append(r.queue, reading{fn, now})
+		r.queue = append(r.queue, reading{fn, slot, now})
 	default:
 		r.sh.metrics.readsBusy.Inc()
 		return ErrBusy
@@ -109,7 +110,7 @@ func (r *readers) run(next reading) {
 	defer r.idle.Done()
 	for next.fn != nil {
 		ctx, cancel := context.WithDeadline(r.s.ctx, next.came.Add(r.s.opt.ReadTimeout))
-		next.fn(context.WithValue(ctx, placeKey{}, &place{r: r}))
+		next.fn(context.WithValue(ctx, placeKey{}, &place{r: r, slot: next.slot}))
 		cancel()
 		r.mu.Lock()
 		next = reading{}
@@ -139,7 +140,8 @@ func (r *readers) take() (next reading) {
 // bodies it has and lists that name its users.
 type place struct {
 	r    *readers
-	away int // under r.mu
+	slot Slot // what it was taken for
+	away int  // under r.mu
 }
 
 type placeKey struct{}
@@ -180,6 +182,28 @@ func (p *place) back() {
 	if p.away--; p.away == 0 {
 		p.r.busy++
 	}
+}
+
+// strayed reports whether the read that runs with ctx is about a slot that has
+// moved to another shard since it got its place.
+func (s *Store) strayed(ctx context.Context, slot Slot) bool {
+	p, _ := ctx.Value(placeKey{}).(*place)
+	if p == nil || p.slot != slot {
+		return false
+	}
+	m := s.slots.Load()
+	return int(m.owner[slot%Slots]) != p.r.sh.idx
+}
+
+// follow is View by one of the readers of the shard that slot is on now: a slot
+// may bring more reads with it than there may be visits.
+func (s *Store) follow(ctx context.Context, slot Slot, fn func(Snap) error) error {
+	defer Leave(ctx)()
+	done := make(chan error, 1)
+	if err := s.Go(slot, func(ctx context.Context) { done <- s.View(ctx, slot, fn) }); err != nil {
+		return err
+	}
+	return <-done
 }
 
 // maxVisits is how many readers of other shards may wait for one that has so

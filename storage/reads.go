@@ -13,6 +13,9 @@ import (
 // is on the move, View waits, for CommitTimeout at most.
 func (s *Store) View(ctx context.Context, slot Slot, fn func(Snap) error) error {
 	for {
+		if s.strayed(ctx, slot) {
+			return s.follow(ctx, slot, fn)
+		}
 		err := s.view(ctx, []Slot{slot}, fn)
 		if !errors.Is(err, errMoving) {
 			return err
@@ -48,6 +51,9 @@ func (s *Store) view(ctx context.Context, slots []Slot, fn func(Snap) error) err
 		err = sh.view(ctx, &g, fn)
 		if errors.Is(err, ErrSlotMoved) && try < 3 {
 			if err = s.learn(ctx, sh, m); err == nil {
+				if s.slots.Load() != m {
+					return errMoving
+				}
 				continue
 			}
 		}

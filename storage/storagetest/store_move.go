@@ -267,7 +267,11 @@ func testFrozen(f *storeFix) {
 		reads.Add(1)
 		if err := f.s.Go(u.Slot(), func(ctx context.Context) {
 			defer reads.Done()
-			if _, err := f.s.Sync(ctx, u, 0, 10, 0); err != nil {
+			err := f.s.View(ctx, u.Slot(), func(sn storage.Snap) error {
+				_, err := sn.User(u)
+				return err
+			})
+			if err != nil {
 				f.Errorf("reading %d: %v", u, err)
 			}
 		}); err != nil {
