@@ -13,10 +13,6 @@ import (
 // configuration is no older than 7.0 keeps hashes of up to 128 packed.
 const crowded = 100
 
-// clockSlack is how far the clocks of a Cluster's servers may be apart before an
-// attach takes two requests.
-const clockSlack = 100 * time.Millisecond
-
 // Attach implements Directory. It fails for slots that do not exist and for
 // connections that are not this node's, and never because of Redis: while Redis
 // does not answer, the connection counts among this node's own only, with a
@@ -119,9 +115,11 @@ func (r *Redis) attachArgs(user int64, slot Slot, e Entry, floor uint64, dead st
 	return []any{r.layout.field(user, slot), e.LoginEpoch, e.AttachNo, floor, who(r.self, e.Conn), dead, last}
 }
 
-// deadline is when a request that is sent now has been given up, by a clock
-// that says now.
-func (r *Redis) deadline(now time.Time) int64 { return now.Add(r.opt.Timeout + clockSlack).UnixMicro() }
+// deadline is when a request that is sent now will be given up, by a clock that
+// says now. After that it must not run: what follows, a Detach above all, counts
+// on being later. Servers of a Cluster whose clocks are ahead by more than the
+// time-out take two requests for an attach.
+func (r *Redis) deadline(now time.Time) int64 { return now.Add(r.opt.Timeout).UnixMicro() }
 
 // What attachScript answers first.
 const (

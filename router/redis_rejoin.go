@@ -125,13 +125,23 @@ func (r *Redis) registerBatch(routes []Route) bool {
 		a, err := r.registered(rt, cmds[i])
 		if err != nil {
 			ok = false
-			r.owe(rt.User, rt.Slot)
+			r.unknown(rt)
 			continue
 		}
 		r.metrics.anew.Inc()
 		r.conclude(rt, a)
 	}
 	return ok
+}
+
+// unknown acts on a registration that may have come to pass or not. If the
+// connection went meanwhile, its detach may have been first.
+func (r *Redis) unknown(rt *Route) {
+	if r.mirror.renumber(rt.User, rt.Slot, rt.Ref, 0) {
+		r.owe(rt.User, rt.Slot)
+	} else {
+		_ = r.Detach(r.ctx, rt.User, rt.Slot, rt.Ref)
+	}
 }
 
 // registered reads one answer of registerBatch.

@@ -45,6 +45,12 @@ func (s *sessions) login(at userSlot, conn, epoch uint64) {
 	if a := s.attach(at.user, at.slot, conn, epoch); a.Loser != (Ref{}) {
 		s.kick(at.user, at.slot, a.Loser, a.NewLogin)
 	}
+	s.mu.Lock()
+	_, ok := s.live[conn]
+	s.mu.Unlock()
+	if !ok { // kicked while it attached, as conn/chat would find out
+		s.detach(at.user, at.slot, conn)
+	}
 }
 
 // at returns who is live, by slot.
