@@ -25,7 +25,9 @@ func TestMissingRowIsMadeOnce(t *testing.T) {
 			func(n uint64) storage.Writes { return storage.Writes{Users: []storage.UserHead{{User: u, Seq: n}}} },
 			func(l *storage.Locked) (uint64, bool) { return l.Users[0].Seq, l.Users[0].Found }},
 		{"user_conv", storage.Locks{UserConvs: []storage.UserConvKey{uc}},
-			func(n uint64) storage.Writes { return storage.Writes{UserConvs: []storage.UserConv{{Key: uc, Head: n}}} },
+			func(n uint64) storage.Writes {
+				return storage.Writes{UserConvs: []storage.UserConv{{Key: uc, Head: n}}}
+			},
 			func(l *storage.Locked) (uint64, bool) { return l.UserConvs[0].Head, l.UserConvs[0].Found }},
 		{"task", storage.Locks{Tasks: []storage.TaskKey{task}},
 			func(n uint64) storage.Writes { return storage.Writes{Tasks: []storage.Task{{Key: task, ToRev: n}}} },
