@@ -159,7 +159,7 @@ func (s *Server) Close() error {
 
 // greet tells a person at the first start how to try it.
 func (s *Server) greet(w io.Writer) {
-	if !s.data.first || s.cfg.Listen.Plain == "" {
+	if !s.data.first || s.cfg.Listen.Plain == "" || s.fleet != nil {
 		return
 	}
 	admin := ""

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -19,7 +20,7 @@ func (st *clusterStatus) write(out io.Writer, now time.Time) {
 			fmt.Fprintf(t, "%d\t\t%s\t\t\t\t\tholds a lease, says nothing\n", n.Node, n.Peer)
 			continue
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", n.Node, n.Host, orDash(n.Peer), n.Sessions,
+		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", n.Node, n.Host, cmp.Or(n.Peer, "-"), n.Sessions,
 			now.Sub(n.Started).Round(time.Second), n.Version, n.links(), n.state(st.Node))
 	}
 	fmt.Fprintln(t, "\nSHARD\tENGINE\tWHERE\tSLOTS\tTASKS\tLEASES\tROUND TRIP\tSTATE")
@@ -35,7 +36,8 @@ func (st *clusterStatus) write(out io.Writer, now time.Time) {
 	for _, n := range st.Nodes {
 		for _, l := range n.Links {
 			if !l.Up {
-				fmt.Fprintf(out, "node %d does not reach node %d since %s: %s\n", n.Node, l.Node, l.Since.Format(time.DateTime), l.Error)
+				fmt.Fprintf(out, "node %d does not reach node %d since %s: %s\n", n.Node, l.Node, l.Since.Format(time.DateTime),
+					cmp.Or(l.Error, "it has closed the link"))
 			}
 		}
 	}
@@ -77,11 +79,4 @@ func (n *nodeStatus) state(asked uint64) string {
 		state += " (asked)"
 	}
 	return state
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }

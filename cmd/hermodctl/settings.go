@@ -4,6 +4,7 @@ import (
 	"os"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/term"
 
 	"github.com/hermod-im/hermod/cmd/internal/config"
 )
@@ -19,5 +20,5 @@ func (s *Settings) load() (config.Config, error) { return config.Load(s.Config, 
 
 // log is for what the parts of the server say while a command uses them.
 func (s *Settings) log() zerolog.Logger {
-	return zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, PartsExclude: []string{zerolog.TimestampFieldName}}).Level(zerolog.InfoLevel)
+	return zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, NoColor: !term.IsTerminal(int(os.Stderr.Fd())), PartsExclude: []string{zerolog.TimestampFieldName}}).Level(zerolog.InfoLevel)
 }
