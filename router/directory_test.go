@@ -145,6 +145,8 @@ func testDirectory(t *testing.T, open func(t *testing.T) Directory) {
 		}
 		wg.Wait()
 		got := conns(t, d, 1)
+		mu.Lock() // a directory may go on telling what it has told
+		defer mu.Unlock()
 		if len(got) != 1 || gone[got[0]] || len(gone) != 199 {
 			t.Fatalf("%d winners %v, %d told to go", len(got), got, len(gone))
 		}
