@@ -1,0 +1,119 @@
+package storagetest
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hermod-im/hermod/storage"
+)
+
+// testTasksOfOldPlaces: entries are still owed to a recipient when that moves,
+// to a third shard or to the conversation's own; or the conversation moves,
+// task and all. Later ones come after them all the same.
+func testTasksOfOldPlaces(f *storeFix) {
+	for i, moves := range [][]int{{2}, {0}, {2, 0}, {0, 2}} { // where the recipient goes
+		a := f.userOn(0, 100+i)
+		b := f.userOn(1, 300+i)
+		for n := 0; storage.PairKey(a, b).Home() != a; n++ {
+			b = f.userOn(1, 400+20*i+n)
+		}
+		f.owedWhileMoving(a, b, b.Slot(), moves)
+	}
+	for i, moves := range [][]int{{2}, {1}, {1, 0}} { // where the conversation goes
+		a := f.userOn(0, 500+i)
+		b := f.userOn(1, 700+i)
+		for n := 0; storage.PairKey(a, b).Home() != a; n++ {
+			b = f.userOn(1, 800+20*i+n)
+		}
+		f.owedWhileMoving(a, b, a.Slot(), moves)
+	}
+}
+
+func (f *storeFix) owedWhileMoving(a, b storage.UserID, slot storage.Slot, moves []int) {
+	f.Helper()
+	k := storage.PairKey(a, b)
+	var last storage.Appended
+	want := []string{}
+	say := func(body string) {
+		last = f.send(message(a, b, body))
+		want = append(want, body)
+	}
+	say("1")
+	f.waitHead(b, 1)
+	f.waitTasks(1)
+	f.envs[0].Advance(time.Second)
+	for _, sh := range f.shards { // alive, wherever its task will be
+		if _, err := sh.Lease(f.ctx(), ghost, 1, time.Hour); err != nil {
+			f.Fatal(err)
+		}
+	}
+	f.ghostEntries(k, a, last, 2, 4)
+	want = append(want, "ghost 2", "ghost 3", "ghost 4")
+	m := f.mover(storage.MoverOptions{})
+	for i, to := range moves {
+		f.move(m, slot, to)
+		f.head(a) // the Store learns where they are; else its task is the ghost's
+		f.head(b)
+		say(fmt.Sprintf("after move %d", i))
+		say(fmt.Sprintf("and again %d", i))
+	}
+	f.closeMover(m)
+	if slot == b.Slot() { // else what was sent is in the ghost's task, too
+		f.waitHead(b, uint64(len(want)))
+		if got := bodies(f.inbox(b)); !slices.Equal(got, want) {
+			f.Errorf("moves %v of slot %d: the inbox is %q, want %q", moves, slot, got, want)
+		}
+	}
+	for i := range f.envs {
+		f.envs[i].Advance(2 * time.Hour) // the ghost is dead
+	}
+	f.waitTasks(1, ghost)
+	f.contiguous(b, f.inbox(b))
+	if got := bodies(f.inbox(b)); !slices.Equal(got, want) {
+		f.Errorf("moves %v of slot %d, after the takeover: the inbox is %q, want %q", moves, slot, got, want)
+	}
+	say("the end")
+	f.waitHead(b, uint64(len(want)))
+	f.contiguous(a, f.inbox(a))
+}
+
+// testTwoNodes: two nodes append to the same users flat out.
+func testTwoNodes(f *storeFix) {
+	o := f.opt
+	o.Node, o.Deliver = 2, f.deliver
+	second := f.store(o)
+	defer second.Close()
+	us := f.users(3)
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	counts := make(map[storage.UserID]*atomic.Int64)
+	for _, u := range us {
+		counts[u] = new(atomic.Int64)
+	}
+	for _, a := range us {
+		for _, b := range us {
+			// Each sender is at one node, as a device is; a conversation at both.
+			node := f.s
+			if a < b {
+				node = second
+			}
+			wg.Go(func() { f.pipeline(node, a, b, 0, &stop, counts) })
+		}
+	}
+	wg.Wait()
+	f.waitTasks(1, 2)
+	order := map[storage.ConvKey][]string{}
+	for _, u := range us {
+		want := uint64(counts[u].Load())
+		f.waitHead(u, want)
+		rows := f.inbox(u)
+		f.contiguous(u, rows)
+		f.oneOrder(u, rows, order)
+		if h := f.head(u); h.Seq != want {
+			f.Errorf("inbox of %d ends at %d, want %d", u, h.Seq, want)
+		}
+	}
+}
