@@ -59,11 +59,13 @@ func (g *locking) build(create bool) {
 	if create {
 		g.createConvs()
 	}
-	l, t, out := g.l, g.s.t, g.out
+	l, t, out, first := g.l, g.s.t, g.out, len(g.read)
 	out.Convs = lockRows(g, &t.convs, l.Convs, compareConvs, &byConv,
 		func(h *storage.ConvHead) storage.ConvKey { return h.Conv },
 		func(k storage.ConvKey) storage.ConvHead { return storage.ConvHead{Conv: k} })
-	g.countConvs(create)
+	if !create {
+		g.countConvs(first)
+	}
 	out.Users = lockRows(g, &t.users, l.Users, cmp.Compare, &byUser,
 		func(h *storage.UserHead) storage.UserID { return h.User },
 		func(u storage.UserID) storage.UserHead { return storage.UserHead{User: u} })
@@ -117,18 +119,18 @@ func (g *locking) createConvs() {
 }
 
 // countConvs finds out whether a head is missing: with all heads there, as many
-// rows were read as there are different keys.
-func (g *locking) countConvs(create bool) {
-	if create || len(g.l.Convs) == 0 {
-		return
-	}
-	want, i := len(sorted(g.l.Convs, compareConvs)), len(g.read)-1
-	each := g.read[i]
-	g.missing = true
-	g.read[i] = func(r *row) {
-		each(r)
-		want--
-		g.missing = want > 0
+// rows are read as there are different keys. The heads' results are those from
+// first on.
+func (g *locking) countConvs(first int) {
+	want := len(sorted(g.l.Convs, compareConvs))
+	g.missing = want > 0
+	for i := first; i < len(g.read); i++ {
+		each := g.read[i]
+		g.read[i] = func(r *row) {
+			each(r)
+			want--
+			g.missing = want > 0
+		}
 	}
 }
 
@@ -144,16 +146,19 @@ func lockRows[R any, K comparable](g *locking, t *table[R], keys []K, compare fu
 		rows[i] = none(k)
 		at[k] = append(at[k], i)
 	}
-	t.byKey(g.st)
-	by.is(g.st, sorted(keys, compare)...)
-	g.st.add(" FOR UPDATE")
-	g.st.end()
-	g.read = append(g.read, func(r *row) {
+	read := func(r *row) {
 		v := t.get(r)
 		for _, i := range at[keyOf(&v)] {
 			rows[i] = v
 		}
-	})
+	}
+	for some := range slices.Chunk(sorted(keys, compare), keysAtOnce) {
+		t.byKey(g.st)
+		by.is(g.st, some...)
+		g.st.add(" FOR UPDATE")
+		g.st.end()
+		g.read = append(g.read, read)
+	}
 	return rows
 }
 
@@ -168,16 +173,19 @@ func (g *locking) lockDevices() {
 	for i, u := range g.l.DevicesOf {
 		at[u] = append(at[u], i)
 	}
-	t.byKey(g.st)
-	byUser.is(g.st, sorted(g.l.DevicesOf, cmp.Compare)...)
-	g.st.add(" ORDER BY user_id,id FOR UPDATE")
-	g.st.end()
-	g.read = append(g.read, func(r *row) {
+	read := func(r *row) {
 		d := t.get(r)
 		for _, i := range at[d.Key.User] {
 			rows[i] = append(rows[i], d)
 		}
-	})
+	}
+	for some := range slices.Chunk(sorted(g.l.DevicesOf, cmp.Compare), keysAtOnce) {
+		t.byKey(g.st)
+		byUser.is(g.st, some...)
+		g.st.add(" ORDER BY user_id,id FOR UPDATE")
+		g.st.end()
+		g.read = append(g.read, read)
+	}
 }
 
 // fence is what a version of the slots says.
@@ -230,8 +238,4 @@ func compareTasks(a, b storage.TaskKey) int {
 
 func compareBlocks(a, b storage.BlockKey) int {
 	return cmp.Or(cmp.Compare(a.User, b.User), cmp.Compare(a.Peer, b.Peer))
-}
-
-func compareDevices(a, b storage.DeviceKey) int {
-	return cmp.Or(cmp.Compare(a.User, b.User), slices.Compare(a.ID[:], b.ID[:]))
 }
