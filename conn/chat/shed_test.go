@@ -129,12 +129,18 @@ func TestMarksBesideAnIllShard(t *testing.T) {
 	}
 	var seqs []uint64
 	for i := range ill {
-		seqs = append(seqs, ill[i].gets("x").Seq)
+		seqs = append(seqs, ill[i].events(2)[1].Seq)
 	}
 	f.shards[1].Hang()
 	for i := range ill {
 		ill[i].ack(seqs[i])
 	}
+	m := f.nodes[0].chat.marks
+	eventually(t, "all workers of the shard wait for it", func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.open == len(ill)
+	})
 	for range 5 {
 		ack := well.send(textTo(well2.user, "x"))
 		well2.ack(well2.gets("x").Seq)
