@@ -87,7 +87,7 @@ func (m mortal) Lease(ctx context.Context, n storage.NodeID, inc uint64, ttl tim
 // mortalMover is a mover whose lock is taken over at once when it dies.
 func (f *storeFix) mortalMover(l *life) *storage.Mover {
 	f.Helper()
-	o := storage.MoverOptions{PageRows: 20, LockTTL: time.Microsecond, Patience: 50 * time.Millisecond}
+	o := storage.MoverOptions{PageRows: 20, LockTTL: time.Microsecond, Patience: 5 * time.Second}
 	for _, sh := range f.shards {
 		o.Shards = append(o.Shards, mortal{sh, l})
 	}
