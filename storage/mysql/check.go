@@ -42,16 +42,20 @@ var rules = []struct {
 	fatal    bool
 	text     string
 }{
-	{"innodb_flush_log_at_trx_commit", func(v map[string]string) bool { return v["innodb_flush_log_at_trx_commit"] != "1" }, false,
+	{"innodb_flush_log_at_trx_commit", func(v map[string]string) bool {
+		return v["innodb_flush_log_at_trx_commit"] != "1" && v["innodb_flush_log_at_trx_commit"] != "3" // MariaDB has a 3, which does more
+	}, false,
 		"is not 1: an acknowledged message is lost when the machine of the database dies. Set it to 1."},
 	{"sync_binlog", func(v map[string]string) bool { return on(v["log_bin"]) && v["sync_binlog"] != "1" }, false,
 		"is not 1: after a crash replicas and the recovered server may lack acknowledged messages. Set it to 1."},
-	{"innodb_doublewrite", func(v map[string]string) bool { return v["innodb_doublewrite"] != "" && !on(v["innodb_doublewrite"]) }, false,
+	{"innodb_doublewrite", func(v map[string]string) bool {
+		return off(v["innodb_doublewrite"]) || strings.EqualFold(v["innodb_doublewrite"], "DETECT_ONLY")
+	}, false,
 		"is off: a power cut in the middle of a page destroys what was acknowledged before, unless the file system writes pages atomically."},
 	{"binlog_format", func(v map[string]string) bool {
 		return on(v["log_bin"]) && strings.EqualFold(v["binlog_format"], "STATEMENT")
 	}, true, "is STATEMENT, which transactions at READ COMMITTED cannot be written with. Set it to ROW."},
-	{"read_only", func(v map[string]string) bool { return on(v["read_only"]) }, true,
+	{"read_only", func(v map[string]string) bool { return v["read_only"] != "" && !off(v["read_only"]) }, true,
 		"is on: this is a replica. Point the configuration to the primary."},
 	{"max_allowed_packet", func(v map[string]string) bool { return below(v["max_allowed_packet"], minPacket) }, true,
 		"is below 16 MiB: a batch of large messages would be refused. Set it to 64M."},
@@ -59,9 +63,8 @@ var rules = []struct {
 		"is below 100: every node of the cluster opens up to 32 connections."},
 }
 
-func on(v string) bool {
-	return strings.EqualFold(v, "ON") || v == "1" || strings.HasPrefix(strings.ToUpper(v), "DETECT")
-}
+func on(v string) bool  { return strings.EqualFold(v, "ON") || v == "1" }
+func off(v string) bool { return strings.EqualFold(v, "OFF") || v == "0" }
 
 // below reports whether v is a number under n.
 func below(v string, n int64) bool {
@@ -77,18 +80,24 @@ func check(ctx context.Context, db *sql.DB) ([]Finding, error) {
 	if err != nil {
 		return nil, wrap("read the server's variables", err)
 	}
-	found := checkVersion(v["version"])
-	for _, r := range rules {
-		if r.wrong(v) {
-			found = append(found, Finding{Fatal: r.fatal, Variable: r.variable, Text: r.text})
-		}
-	}
+	found := judge(v)
 	before := time.Now()
 	var theirs int64
 	if err := db.QueryRowContext(ctx, "SELECT "+now).Scan(&theirs); err != nil {
 		return nil, wrap("read the server's clock", err)
 	}
 	return append(found, checkClock(time.UnixMicro(theirs), before, time.Now())...), nil
+}
+
+// judge finds what is wrong with a server of these variables.
+func judge(v map[string]string) []Finding {
+	found := checkVersion(v["version"])
+	for _, r := range rules {
+		if r.wrong(v) {
+			found = append(found, Finding{Fatal: r.fatal, Variable: r.variable, Text: r.text})
+		}
+	}
+	return found
 }
 
 // checkClock compares with a reading taken between two of our own.

@@ -134,6 +134,10 @@ func (g *locking) countConvs(first int) {
 	}
 }
 
+// keysAtOnce is how many keys a list has at most. MariaDB makes a join out of a
+// list of 1,000 numbers (a key may be four), and then locks the whole table.
+const keysAtOnce = 200
+
 // lockRows adds SELECT … FOR UPDATE for the rows with these keys, and returns
 // where they will be, position by position.
 func lockRows[R any, K comparable](g *locking, t *table[R], keys []K, compare func(a, b K) int, by *key[K], keyOf func(*R) K, none func(K) R) []R {

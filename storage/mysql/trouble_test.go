@@ -1,0 +1,562 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"go.uber.org/goleak"
+
+	"github.com/hermod-im/hermod/storage"
+)
+
+// fix is a shard, and another connection to its database that does harm.
+type fix struct {
+	*testing.T
+	s   *Shard
+	reg *prometheus.Registry
+	sql *sql.DB
+}
+
+func newFix(t *testing.T, change func(*Options)) *fix {
+	t.Helper()
+	leaks := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, leaks) })
+	f := &fix{T: t, reg: prometheus.NewRegistry()}
+	opt := Options{ID: 1, DSN: database(t, 0), Metrics: f.reg}
+	if change != nil {
+		change(&opt)
+	}
+	var err error
+	if f.s, err = Open(f.ctx(), opt); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := f.s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if f.sql, err = sql.Open("mysql", opt.DSN+"?multiStatements=true"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.sql.Close() })
+	return f
+}
+
+func (f *fix) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	f.Cleanup(cancel)
+	return ctx
+}
+
+func (f *fix) try(l storage.Locks, plan func(*storage.Locked) (*storage.Writes, error)) error {
+	done := make(chan error, 2)
+	if err := f.s.Commit(f.ctx(), &l, plan, func(err error) { done <- err }); err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience):
+		return errors.New("done was not called")
+	}
+}
+
+func (f *fix) write(w storage.Writes) {
+	f.Helper()
+	if err := f.try(storage.Locks{}, plans(w)); err != nil {
+		f.Fatal(err)
+	}
+}
+
+// plans is a plan that writes w, whatever there is.
+func plans(w storage.Writes) func(*storage.Locked) (*storage.Writes, error) {
+	return func(*storage.Locked) (*storage.Writes, error) { return &w, nil }
+}
+
+// hold begins a transaction of somebody else.
+func (f *fix) hold(texts ...string) *sql.Tx {
+	f.Helper()
+	tx, err := f.sql.BeginTx(f.ctx(), &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = tx.Rollback() })
+	for _, text := range texts {
+		if _, err := tx.Exec(text); err != nil {
+			f.Fatal(err)
+		}
+	}
+	return tx
+}
+
+// number runs a query whose answer is one.
+func (f *fix) number(query string) (n int64) {
+	f.Helper()
+	if err := f.sql.QueryRowContext(f.ctx(), query).Scan(&n); err != nil {
+		f.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
+
+// until polls. The server makes its list of transactions anew when nobody has
+// read it for 100 ms; asked more often it never changes.
+func (f *fix) until(what string, ok func() bool) {
+	f.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(120 * time.Millisecond) {
+		if time.Now().After(end) {
+			f.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// transactions are the open ones in this test's database.
+const transactions = "FROM information_schema.innodb_trx t JOIN information_schema.processlist p ON p.id=t.trx_mysql_thread_id WHERE p.db=DATABASE()"
+
+// waiting waits until n transactions wait for locks in this test's database.
+func (f *fix) waiting(n int64) {
+	f.Helper()
+	f.until("a lock wait", func() bool { return f.number("SELECT COUNT(*) "+transactions+" AND t.trx_state='LOCK WAIT'") >= n })
+}
+
+// idle reports that no transaction is open in this test's database.
+func (f *fix) idle() bool {
+	return f.number("SELECT COUNT(*) "+transactions) == 0
+}
+
+// retries is the counter of transactions that were run again.
+func (f *fix) retries(reason string) (n float64) {
+	f.Helper()
+	all, err := f.reg.Gather()
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, family := range all {
+		if family.GetName() != "hermod_mysql_retries_total" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			if labelled(m, "reason", reason) {
+				n += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return n
+}
+
+func labelled(m *dto.Metric, name, value string) bool {
+	for _, l := range m.GetLabel() {
+		if l.GetName() == name && l.GetValue() == value {
+			return true
+		}
+	}
+	return false
+}
+
+const anna, bob, carol = storage.UserID(1), storage.UserID(2), storage.UserID(3)
+
+func head(u storage.UserID) storage.UserHead { return storage.UserHead{User: u, Seq: 1} }
+
+// A row that somebody else keeps: ErrBusy when the server has waited for long
+// enough, and nothing is left of the transaction.
+func TestLockWait(t *testing.T) {
+	f := newFix(t, func(o *Options) { o.Timeout = 2 * time.Second }) // a second for locks
+	f.write(storage.Writes{Users: []storage.UserHead{head(anna), head(bob)}})
+	held := f.hold(fmt.Sprintf("SELECT * FROM user_heads WHERE user_id=%d FOR UPDATE", bob))
+	err := f.try(storage.Locks{Users: []storage.UserID{anna, bob}}, plans(storage.Writes{}))
+	if !errors.Is(err, storage.ErrBusy) || number(err) != errLockWait {
+		t.Errorf("waiting for a lock ended with %v", err)
+	}
+	// The row that it did get is free again: only the wait was rolled back by
+	// the server.
+	if err := f.try(storage.Locks{Users: []storage.UserID{anna}}, plans(storage.Writes{})); err != nil {
+		t.Errorf("the row that was locked first: %v", err)
+	}
+	_ = held.Rollback()
+	if err := f.try(storage.Locks{Users: []storage.UserID{anna, bob}}, plans(storage.Writes{})); err != nil {
+		t.Errorf("after the other one ended: %v", err)
+	}
+}
+
+// Somebody who locks the other way round: the deadlock is run again and counted.
+func TestDeadlock(t *testing.T) {
+	f := newFix(t, nil)
+	f.write(storage.Writes{Users: []storage.UserHead{head(anna), head(bob)}})
+	// Of two the server gives up the one that has written less: let that be ours.
+	other := f.hold(fmt.Sprintf("UPDATE user_heads SET seq=7 WHERE user_id=%d", bob),
+		"INSERT INTO meta (name,val) VALUES ('a',''),('b',''),('c',''),('d',''),('e','')")
+	result := make(chan error, 1)
+	go func() {
+		result <- f.try(storage.Locks{Users: []storage.UserID{anna, bob}}, func(l *storage.Locked) (*storage.Writes, error) {
+			for i := range l.Users {
+				l.Users[i].Seq++
+			}
+			return &storage.Writes{Users: l.Users}, nil
+		})
+	}()
+	f.waiting(1)
+	if _, err := other.Exec(fmt.Sprintf("UPDATE user_heads SET seq=7 WHERE user_id=%d", anna)); err != nil {
+		t.Fatalf("the other one: %v", err)
+	}
+	if err := other.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-result; err != nil {
+		t.Fatalf("Commit: %v", err)
+	}
+	if n := f.number("SELECT SUM(seq) FROM user_heads"); n != 16 {
+		t.Errorf("the sum of the seqs is %d, want 8 and 8", n)
+	}
+	if n := f.retries("deadlock"); n != 1 {
+		t.Errorf("%v deadlocks counted, want 1", n)
+	}
+}
+
+// Two register one name at the same time: neither finds it, the second runs
+// into the first and is run again, seeing it.
+func TestDuplicate(t *testing.T) {
+	f := newFix(t, nil)
+	var both sync.WaitGroup
+	both.Add(2)
+	register := func(u storage.UserID) (found bool, err error) {
+		tries := 0
+		err = f.try(storage.Locks{Names: []string{"anna"}}, func(l *storage.Locked) (*storage.Writes, error) {
+			if tries++; tries == 1 {
+				both.Done()
+				both.Wait() // both have seen that there is none
+			}
+			if found = l.Names[0].Found; found {
+				return &storage.Writes{}, nil
+			}
+			return &storage.Writes{Names: []storage.NameRow{{Name: "anna", User: u}}}, nil
+		})
+		return found, err
+	}
+	var taken atomic.Int64
+	var wg sync.WaitGroup
+	for _, u := range []storage.UserID{anna, bob} {
+		wg.Go(func() {
+			found, err := register(u)
+			if err != nil {
+				t.Errorf("registering: %v", err)
+			}
+			if found {
+				taken.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if taken.Load() != 1 || f.retries("duplicate") != 1 {
+		t.Errorf("%d found the name taken after %v retries, want one after one", taken.Load(), f.retries("duplicate"))
+	}
+}
+
+// A row that can never be inserted is refused for good, so that a Store does
+// not try it for ever.
+func TestDuplicateForGood(t *testing.T) {
+	f := newFix(t, nil)
+	name := storage.Writes{Names: []storage.NameRow{{Name: "anna", User: anna}}}
+	f.write(name)
+	err := f.try(storage.Locks{}, plans(name))
+	if number(err) != errDuplicate || errors.Is(err, storage.ErrBusy) || errors.Is(err, storage.ErrUnknown) {
+		t.Errorf("a name that is there: %v", err)
+	}
+	if !f.idle() {
+		t.Error("a transaction is left open")
+	}
+}
+
+// A plan that panics holds no lock, no connection, and no later done.
+func TestPlanPanics(t *testing.T) {
+	f := newFix(t, nil)
+	f.write(storage.Writes{Users: []storage.UserHead{head(anna)}})
+	lock := storage.Locks{Users: []storage.UserID{anna}}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic was swallowed")
+			}
+		}()
+		_ = f.try(lock, func(*storage.Locked) (*storage.Writes, error) { panic("a bug") })
+	}()
+	f.until("the transaction ends", f.idle)
+	if err := f.try(lock, plans(storage.Writes{})); err != nil {
+		t.Errorf("the next commit: %v", err)
+	}
+}
+
+// A context that ends while rows are locked, at each place where it may, leaves
+// no transaction behind on a connection of the pool.
+func TestCanceledMidway(t *testing.T) {
+	f := newFix(t, nil)
+	f.write(storage.Writes{Users: []storage.UserHead{head(anna), head(bob)}})
+	lock := &storage.Locks{Users: []storage.UserID{anna}}
+	never := func(err error) { t.Errorf("done(%v)", err) }
+
+	ctx, cancel := context.WithCancel(f.ctx())
+	err := f.s.Commit(ctx, lock, func(*storage.Locked) (*storage.Writes, error) { cancel(); return nil, errors.New("no") }, never)
+	if err == nil || err.Error() != "no" {
+		t.Errorf("the plan's error became %v", err)
+	}
+	ctx, cancel = context.WithCancel(f.ctx())
+	told := make(chan error, 2)
+	err = f.s.Commit(ctx, lock, func(*storage.Locked) (*storage.Writes, error) { cancel(); return nil, nil }, func(err error) { told <- err })
+	if err == nil {
+		err = <-told
+	}
+	if !errors.Is(err, storage.ErrUnknown) && !errors.Is(err, storage.ErrBusy) {
+		t.Errorf("before the writes: %v", err)
+	}
+	held := f.hold(fmt.Sprintf("SELECT * FROM user_heads WHERE user_id=%d FOR UPDATE", bob))
+	ctx, cancel = context.WithCancel(f.ctx())
+	result := make(chan error, 1)
+	go func() {
+		result <- f.s.Commit(ctx, &storage.Locks{Users: []storage.UserID{anna, bob}}, plans(storage.Writes{}), never)
+	}()
+	f.waiting(1)
+	cancel()
+	if err := <-result; !errors.Is(err, storage.ErrBusy) {
+		t.Errorf("while waiting for a lock: %v", err)
+	}
+	_ = held.Rollback()
+	f.until("all transactions end", f.idle)
+}
+
+// A connection that is killed in the middle of a transaction: nothing of it
+// happened where that is certain, else the outcome is unknown; the next commit
+// gets a new one.
+func TestConnectionKilled(t *testing.T) {
+	f := newFix(t, nil)
+	f.write(storage.Writes{Users: []storage.UserHead{head(anna)}})
+	lock := storage.Locks{Users: []storage.UserID{anna}}
+	raise := func(l *storage.Locked) (*storage.Writes, error) {
+		l.Users[0].Seq++
+		return &storage.Writes{Users: l.Users}, nil
+	}
+	err := f.try(lock, func(l *storage.Locked) (*storage.Writes, error) {
+		id := f.number("SELECT t.trx_mysql_thread_id " + transactions)
+		if _, err := f.sql.Exec(fmt.Sprintf("KILL %d", id)); err != nil {
+			t.Error(err)
+		}
+		return raise(l)
+	})
+	if !errors.Is(err, storage.ErrUnknown) && !errors.Is(err, storage.ErrBusy) {
+		t.Errorf("the commit that was killed: %v", err)
+	}
+	held := f.hold(fmt.Sprintf("SELECT * FROM user_heads WHERE user_id=%d FOR UPDATE", anna))
+	result := make(chan error, 1)
+	go func() { result <- f.try(lock, raise) }()
+	f.waiting(1)
+	id := f.number("SELECT t.trx_mysql_thread_id " + transactions + " AND t.trx_state='LOCK WAIT'")
+	if _, err := f.sql.Exec(fmt.Sprintf("KILL %d", id)); err != nil {
+		t.Error(err)
+	}
+	if err := <-result; !errors.Is(err, storage.ErrBusy) {
+		t.Errorf("killed while it waited for a lock: %v", err)
+	}
+	_ = held.Rollback()
+	if err := f.try(lock, raise); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	if n := f.number("SELECT seq FROM user_heads"); n != 2 {
+		t.Errorf("seq %d, want 2", n)
+	}
+}
+
+// A commit that only looked waits for the disk all the same: what it saw may be
+// another node's commit that is still on its way there.
+func TestEmptyCommitIsOne(t *testing.T) {
+	f := newFix(t, nil)
+	f.write(storage.Writes{Users: []storage.UserHead{head(anna)}})
+	ticks := func() int64 { return f.number("SELECT CAST(SUM(ticks) AS SIGNED) FROM fence") }
+	for _, w := range []*storage.Writes{nil, {}, {Users: []storage.UserHead{head(anna)}}, {DelBlocks: []storage.BlockKey{{User: anna, Peer: bob}}}} {
+		before := ticks()
+		if err := f.try(storage.Locks{Users: []storage.UserID{anna}}, func(*storage.Locked) (*storage.Writes, error) { return w, nil }); err != nil {
+			t.Fatal(err)
+		}
+		if ticks() != before+1 {
+			t.Errorf("the commit of %+v changed nothing", w)
+		}
+	}
+	before := ticks()
+	if err := f.s.Barrier(f.ctx()); err != nil || ticks() != before+1 {
+		t.Errorf("a barrier changed nothing (%v)", err)
+	}
+}
+
+func literal(b []byte) string { return fmt.Sprintf("X'%x'", b) }
+
+// Deletions touch the rows that they name, and wait for no other, however small
+// the table is.
+func TestDeletionsLockNoOthers(t *testing.T) {
+	f := newFix(t, func(o *Options) { o.Timeout = 2 * time.Second })
+	var w storage.Writes
+	for u := anna; u < anna+6; u++ {
+		w.Tasks = append(w.Tasks, storage.Task{Key: storage.TaskKey{Conv: storage.SelfKey(u), Target: 2}, NextRev: 1, ToRev: 1, Owner: 1})
+		w.Blocks = append(w.Blocks, storage.Block{Key: storage.BlockKey{User: u, Peer: 9}})
+		w.Devices = append(w.Devices, storage.Device{Key: storage.DeviceKey{User: u}, Slot: 1})
+		w.Inbox = append(w.Inbox, storage.InboxRow{User: u, Seq: 1, Entry: storage.Entry{Conv: storage.SelfKey(u), Rev: 1}})
+		w.Sends = append(w.Sends, storage.SendRow{Key: storage.SendKey{Conv: storage.SelfKey(storage.UserIDIn(storage.Slot(u), 1)), SendID: [16]byte{1}, Sender: u}})
+	}
+	f.write(w)
+	f.hold("SELECT * FROM tasks FORCE INDEX (PRIMARY) WHERE conv="+literal(w.Tasks[0].Key.Conv[:])+" FOR UPDATE", "SELECT * FROM blocks FORCE INDEX (PRIMARY) WHERE user_id=1 FOR UPDATE",
+		"SELECT * FROM devices FORCE INDEX (PRIMARY) WHERE user_id=1 FOR UPDATE", "SELECT * FROM inbox FORCE INDEX (PRIMARY) WHERE user_id=1 FOR UPDATE",
+		"SELECT * FROM sends FORCE INDEX (PRIMARY) WHERE slot=1 FOR UPDATE")
+	for what, del := range map[string]storage.Writes{
+		"tasks":   {DelTasks: []storage.TaskKey{w.Tasks[1].Key, w.Tasks[2].Key, w.Tasks[3].Key, w.Tasks[4].Key}},
+		"blocks":  {DelBlocks: []storage.BlockKey{w.Blocks[1].Key, w.Blocks[2].Key, w.Blocks[3].Key, w.Blocks[4].Key}},
+		"devices": {DelDevices: []storage.DeviceKey{w.Devices[1].Key, w.Devices[2].Key, w.Devices[3].Key, w.Devices[4].Key}},
+		"inbox":   {Trims: []storage.Trim{{User: 2, Floor: 1}, {User: 3, Floor: 1}}},
+		"sends":   {DelSendsBefore: time.Now().UnixMicro(), DelSendsSlots: []storage.Slot{2, 3}},
+	} {
+		if err := f.try(storage.Locks{}, plans(del)); err != nil {
+			t.Errorf("deleting from %s beside a locked row: %v", what, err)
+		}
+	}
+}
+
+// Locking and deleting many rows locks those and no others, and finds out which
+// of many heads is missing.
+func TestManyRows(t *testing.T) {
+	f := newFix(t, func(o *Options) { o.Timeout = 4 * time.Second })
+	var w storage.Writes
+	var l storage.Locks
+	for u := anna; u < anna+1500; u++ {
+		w.Users = append(w.Users, head(u))
+		w.Blocks = append(w.Blocks, storage.Block{Key: storage.BlockKey{User: u, Peer: 1}})
+		w.Convs = append(w.Convs, storage.ConvHead{Conv: storage.SelfKey(u), Generation: uint64(u)})
+		w.DelBlocks = append(w.DelBlocks, storage.BlockKey{User: u, Peer: 1})
+		l.Users, l.Convs, l.DevicesOf = append(l.Users, u), append(l.Convs, storage.SelfKey(u)), append(l.DevicesOf, u)
+	}
+	del := storage.Writes{DelBlocks: w.DelBlocks[1:]}
+	w.DelBlocks, w.Convs = nil, w.Convs[:1400]
+	f.write(w)
+	f.hold("SELECT * FROM user_heads WHERE user_id=1 FOR UPDATE", "SELECT * FROM blocks FORCE INDEX (PRIMARY) WHERE user_id=1 FOR UPDATE")
+	l.Users = l.Users[1:]
+	err := f.try(l, func(x *storage.Locked) (*storage.Writes, error) {
+		for i := range l.Users {
+			if h := x.Users[i]; !h.Found || h.User != l.Users[i] {
+				t.Fatalf("head %d is %+v", i, h)
+			}
+		}
+		for i := range l.Convs {
+			if h := x.Convs[i]; h.Found != (i < 1400) || h.Conv != l.Convs[i] {
+				t.Fatalf("conversation %d is %+v", i, h)
+			}
+		}
+		return &del, nil
+	})
+	if err != nil {
+		t.Errorf("all rows but the one that is locked: %v", err)
+	}
+	if n := f.number("SELECT COUNT(*) FROM blocks"); n != 1 {
+		t.Errorf("%d blocks are left, want 1", n)
+	}
+}
+
+// The dones of transactions come in the order of their locks, nobody's waits
+// for a plan that failed, and none is lost.
+func TestOrder(t *testing.T) {
+	var o order
+	var got []int
+	call := func(n int) func() { return func() { got = append(got, n) } }
+	a, b, c, d := o.enter(), o.enter(), o.enter(), o.enter()
+	o.leave(c, call(3))
+	o.leave(b, nil) // failed
+	if len(got) > 0 {
+		t.Errorf("done before an earlier transaction: %v", got)
+	}
+	o.leave(a, func() {
+		got = append(got, 1)
+		o.leave(d, call(4)) // from within a done: left to the one who runs them
+		if len(got) != 1 {
+			t.Errorf("a done began before the one before it ended: %v", got)
+		}
+	})
+	if fmt.Sprint(got) != "[1 3 4]" {
+		t.Errorf("dones in the order %v", got)
+	}
+	if len(o.calls) > 0 {
+		t.Errorf("%d calls are kept", len(o.calls))
+	}
+}
+
+// A server that has become read-only is busy, not wrong, and its connections
+// are not kept.
+func TestReadOnlyServer(t *testing.T) {
+	f := newFix(t, nil)
+	f.write(storage.Writes{Users: []storage.UserHead{head(anna)}})
+	err := (&tx{s: f.s, k: f.linked()}).undo(fmt.Errorf("x: %w", refusal(errReadOnly)))
+	if number(err) != errReadOnly {
+		t.Errorf("undo changed the error to %v", err)
+	}
+	if n := f.s.db.Stats().OpenConnections; n != 1 {
+		t.Errorf("%d connections are left of two, want 1", n)
+	}
+}
+
+// linked returns a connection beside one that the pool keeps.
+func (f *fix) linked() *link {
+	f.Helper()
+	a, err := f.s.link(f.ctx())
+	if err != nil {
+		f.Fatal(err)
+	}
+	b, err := f.s.link(f.ctx())
+	if err != nil {
+		f.Fatal(err)
+	}
+	a.release()
+	return b
+}
+
+func refusal(number uint16) error {
+	return &mysql.MySQLError{Number: number, Message: "made by a test"}
+}
+
+// Errors mean to a Store what they should.
+func TestErrors(t *testing.T) {
+	for _, tt := range []struct {
+		number       uint16
+		lock, commit error // nil: for good
+	}{
+		{errDiskFull, storage.ErrFull, storage.ErrFull},
+		{errTableFull, storage.ErrFull, storage.ErrFull},
+		{errLockWait, storage.ErrBusy, storage.ErrBusy},
+		{errDeadlock, storage.ErrBusy, storage.ErrBusy},
+		{errTooManyConns, storage.ErrBusy, storage.ErrBusy},
+		{errReadOnly, storage.ErrBusy, storage.ErrBusy},
+		{errIdle, storage.ErrBusy, storage.ErrBusy},
+		{errShutdown, storage.ErrBusy, storage.ErrUnknown},
+		{errInterrupted, storage.ErrBusy, storage.ErrUnknown},
+		{errConnKilled, storage.ErrBusy, storage.ErrUnknown},
+		{errMaxStatement, storage.ErrBusy, storage.ErrUnknown},
+		{errDuringCommit, nil, storage.ErrUnknown},
+		{errDuplicate, nil, nil},
+		{1406, nil, nil}, // data too long
+		{1153, nil, nil}, // packet too large
+	} {
+		err := refusal(tt.number)
+		for what, c := range map[string]struct{ got, want error }{
+			"lock": {wrapTry("lock", err), tt.lock}, "commit": {outcome(err), tt.commit},
+		} {
+			for _, e := range []error{storage.ErrFull, storage.ErrBusy, storage.ErrUnknown} {
+				if errors.Is(c.got, e) != (e == c.want) {
+					t.Errorf("%d at %s: %v, want %v", tt.number, what, c.got, c.want)
+				}
+			}
+			if number(c.got) != tt.number || !strings.HasPrefix(c.got.Error(), "mysql: ") {
+				t.Errorf("%d at %s lost its cause: %v", tt.number, what, c.got)
+			}
+		}
+	}
+}
