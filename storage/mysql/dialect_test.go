@@ -3,252 +3,192 @@ package mysql
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"github.com/go-sql-driver/mysql"
 
 	"github.com/hermod-im/hermod/storage"
 )
 
-// recorder keeps the texts that go over the connections of a pool.
-type recorder struct {
-	driver.Connector
-	mu    sync.Mutex
-	texts map[string]bool
+// foreign is SQL that one of MariaDB 10.11+ and MySQL 8.0+/9 does not take, or
+// takes to mean something else.
+var foreign = map[string]*regexp.Regexp{
+	"MariaDB only": regexp.MustCompile(`\bRETURNING\b|CREATE OR REPLACE (TABLE|USER|INDEX)|\bSEQUENCE\b|NEXT VALUE FOR|SET STATEMENT|` +
+		`EXECUTE IMMEDIATE|FOR PORTION OF|SYSTEM VERSIONING|\bVALUE\(|UPDATE WAIT|ROWS EXAMINED|NOPAD|TX_ISOLATION|PAGE_CHECKSUM|` +
+		`(COLUMN|INDEX|KEY) IF (NOT )?EXISTS|\bMINUS\b|\bINET6\b|IDLE_\w*TRANSACTION_TIMEOUT`),
+	"MySQL only": regexp.MustCompile(`\) AS \w+ ON DUPLICATE|FOR SHARE|VALUES ROW|->|_0900_|TRANSACTION_ISOLATION|/\*\+|SET PERSIST|` +
+		`\bLATERAL\b|\bMEMBER OF\b|ANY_VALUE|BIN_TO_UUID|UUID_TO_BIN|FORMAT=TREE|AS OF TIMESTAMP|MAX_EXECUTION_TIME`),
+	"for one version": regexp.MustCompile(`/\*M?!`),
 }
 
-func (r *recorder) Connect(ctx context.Context) (driver.Conn, error) {
-	c, err := r.Connector.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &recorded{Conn: c, r: r}, nil
-}
+// reserved are words that are reserved in some version of either and were not
+// always: as names of tables and columns they would need quotes.
+var reserved = strings.Fields(`array conversion cube cume_dist dense_rank empty except first_value function generated grouping groups
+	intersect json_table lag last_value lateral lead library manual member nth_value ntile of offset optimizer_costs over parallel
+	percent_rank qualify rank recursive returning row_number rows row stored system tablesample vector virtual window
+	read key keys range condition groups to from order group limit index interval int long release schema`)
 
-func (r *recorder) note(text string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, one := range strings.Split(bare(text), ";") {
-		r.texts[one] = true
-	}
-}
+var quoted = regexp.MustCompile(`'(?:[^'\\]|''|\\.)*'`)
 
-type recorded struct {
-	driver.Conn
-	r *recorder
-}
-
-func (c *recorded) ExecContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Result, error) {
-	c.r.note(text)
-	return c.Conn.(driver.ExecerContext).ExecContext(ctx, text, args)
-}
-
-func (c *recorded) QueryContext(ctx context.Context, text string, args []driver.NamedValue) (driver.Rows, error) {
-	c.r.note(text)
-	return c.Conn.(driver.QueryerContext).QueryContext(ctx, text, args)
-}
-
-// Prepare sees what is sent with arguments: the driver refuses those above.
-func (c *recorded) Prepare(text string) (driver.Stmt, error) {
-	c.r.note(text)
-	return c.Conn.Prepare(text)
-}
-
-var (
-	quoted   = regexp.MustCompile(`(?s)'(?:[^']|'')*'`)
-	comments = regexp.MustCompile(`(?m)--.*$`)
-	spaces   = regexp.MustCompile(`\s+`)
-	words    = regexp.MustCompile(`[A-Za-z_][A-Za-z_0-9]*`)
-)
-
-// bare is a text without what its literals and comments say.
-func bare(text string) string {
-	return spaces.ReplaceAllString(quoted.ReplaceAllString(comments.ReplaceAllString(text, ""), "''"), " ")
-}
-
-// foreign is syntax that one of the two does not have, or means differently.
-var foreign = regexp.MustCompile(`(?i)\bRETURNING\b|\bVALUES\s*\(.*\)\s*AS\s|\bVALUES\s+ROW\b|\bVALUE\s*\(|\bFOR\s+SHARE\b|\bSKIP\s+LOCKED\b|\bNOWAIT\b|` +
-	`\bWAIT\s+\d|\bOR\s+REPLACE\b|\b(?:ADD|DROP|MODIFY|CHANGE)\s+(?:COLUMN|INDEX|KEY)?\s*IF\b|\bCREATE\s+(?:UNIQUE\s+)?INDEX\s+IF\b|\bSEQUENCE\b|->|` +
-	`\bINTERSECT\b|\bEXCEPT\b|\bFETCH\b|\bOFFSET\b|\bFULL\s+JOIN\b|\bSET\s+STATEMENT\b|\bPERSIST\b|\bINVISIBLE\b|\bVERSIONING\b|\bUUID\b|\bINET[46]\b|\bJSON\w*|` +
-	"\\bEXECUTE\\s+IMMEDIATE\\b|\\bROWS\\s+EXAMINED\\b|\\bLATERAL\\b|/\\*|`|\"")
-
-// reserved are words that MySQL 8.0 to 9 or MariaDB 10.11 to 12 took for
-// themselves after long having left them to others.
-const reserved = " accessible array cube cume_dist dense_rank empty except first_value function generated grouping groups intersect " +
-	"json_table lag last_value lateral lead manual member ntile nth_value of offset optimizer_costs over parallel percent_rank " +
-	"qualify rank recursive returning row_number rows stored sets system tablesample virtual window conversion library vector "
-
-func lint(t *testing.T, text string) {
-	t.Helper()
-	text = bare(text)
-	if found := foreign.FindString(text); found != "" {
-		t.Errorf("%q is not the same in MySQL and MariaDB: %.300s", found, text)
-	}
-	for _, w := range words.FindAllString(text, -1) {
-		if strings.Contains(reserved, " "+strings.ToLower(w)+" ") {
-			t.Errorf("%q is a reserved word: %.300s", w, text)
+func findForeign(text string) string {
+	text = strings.ToUpper(strings.Join(strings.Fields(quoted.ReplaceAllString(text, "''")), " "))
+	for whose, re := range foreign {
+		if m := re.FindString(text); m != "" {
+			return m + " is " + whose
 		}
 	}
+	return ""
 }
 
-// The linter finds what it is for.
-func TestLint(t *testing.T) {
-	for text, wrong := range map[string]bool{
-		"INSERT INTO a (b) VALUES (1) RETURNING b":                                  true,
-		"INSERT INTO a (b) VALUES (1) AS new ON DUPLICATE KEY UPDATE b=new.b":       true,
-		"INSERT INTO a VALUES ROW(1)":                                               true,
-		"SELECT b FROM a FOR SHARE":                                                 true,
-		"SELECT b FROM a FOR UPDATE SKIP LOCKED":                                    true,
-		"CREATE OR REPLACE TABLE a (b INT)":                                         true,
-		"ALTER TABLE a ADD COLUMN IF NOT EXISTS b INT":                              true,
-		"SELECT b->'$.c' FROM a":                                                    true,
-		"SELECT rank FROM a":                                                        true,
-		"CREATE TABLE IF NOT EXISTS groups (b INT)":                                 true,
-		"SELECT b FROM a LOCK IN SHARE MODE":                                        false,
-		"INSERT INTO a (b) VALUES (1),(2) ON DUPLICATE KEY UPDATE b=VALUES(b)":      false,
-		"CREATE TABLE IF NOT EXISTS a (b INT COMMENT 'rank of; what''s returning')": false,
-	} {
-		b := bare(text)
-		found := foreign.MatchString(b)
-		for _, w := range words.FindAllString(b, -1) {
-			found = found || strings.Contains(reserved, " "+strings.ToLower(w)+" ")
-		}
-		if found != wrong {
-			t.Errorf("%s: found %v", text, found)
-		}
-	}
-}
-
-// What the package sends is plain enough for MySQL 8.0 to 9 and MariaDB alike:
-// the migrations, what sets a session up, and every kind of statement that the
-// calls of a Shard send. It proves that no construct is in it that is known to
-// belong to one of them; that MySQL answers the same is not proved here, for
-// which a MySQL server would be needed.
+// TestDialect looks at all that the server is told, from the first migration
+// to the last deletion.
 func TestDialect(t *testing.T) {
-	for _, s := range mustSteps(t) {
-		lint(t, s.text)
-	}
-	lint(t, session(time.Second))
-	lint(t, "SELECT "+migrationLock)
-	f := newFix(t, nil)
-	r := f.record()
-	f.everything()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for text := range r.texts {
-		lint(t, text)
-	}
-	// A linter that was shown nothing finds nothing.
-	for _, part := range []string{"INSERT INTO convs", "INSERT INTO sends", "DELETE FROM inbox", "DELETE FROM sends", "DELETE FROM tasks",
-		"LOCK IN SHARE MODE", "FOR UPDATE", "INSERT INTO leases", "UPDATE fence", "CONSISTENT SNAPSHOT", "ROLLBACK", "ROW_COUNT", "BETWEEN", "SHOW VARIABLES", "FROM leases"} {
-		seen := false
-		for text := range r.texts {
-			seen = seen || strings.Contains(text, part)
+	for _, bad := range []string{
+		"INSERT INTO a VALUES (1) RETURNING id", "INSERT INTO a VALUES (1) AS new ON DUPLICATE KEY UPDATE b=new.b",
+		"SELECT 1 FROM a FOR  SHARE", "SET SESSION transaction_isolation='x'", "CREATE OR REPLACE TABLE a (b INT)", "SELECT /*+ x */ 1",
+	} {
+		if findForeign(bad) == "" {
+			t.Errorf("not noticed: %s", bad)
 		}
-		if !seen {
-			t.Errorf("no statement with %q was recorded", part)
+	}
+	dsn := database(t, 0)
+	said := listen(t)
+	exercise(t, dsn)
+	texts := said()
+	if len(texts) < 40 {
+		t.Fatalf("only %d statements were heard", len(texts))
+	}
+	for _, text := range texts {
+		if why := findForeign(text); why != "" {
+			t.Errorf("%s: %.300s", why, text)
+		}
+	}
+	db, err := sql.Open("mysql", dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	for _, word := range reserved {
+		var n int
+		if err := db.QueryRow("SELECT COUNT(*) FROM information_schema.columns WHERE table_schema=DATABASE() AND (column_name=? OR table_name=?)", word, word).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		if n > 0 {
+			t.Errorf("%s is a reserved word, and the name of a table or column", word)
 		}
 	}
 }
 
-// record puts a recorder into the pool of f's shard.
-func (f *fix) record() *recorder {
-	f.Helper()
-	cfg, err := f.s.opt.config()
+// listen has the server write down every statement until said is called.
+func listen(t *testing.T) (said func() []string) {
+	db, err := sql.Open("mysql", dbs[0].DSN("mysql"))
 	if err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
-	c, err := mysql.NewConnector(cfg)
-	if err != nil {
-		f.Fatal(err)
+	run := func(text string) {
+		if _, err := db.Exec(text); err != nil {
+			t.Fatal(err)
+		}
 	}
-	r := &recorder{Connector: &connector{Connector: c, session: session(f.s.opt.Timeout)}, texts: map[string]bool{}}
-	if err := f.s.db.Close(); err != nil {
-		f.Fatal(err)
-	}
-	f.s.db = sql.OpenDB(r)
-	return r
-}
-
-// everything makes every kind of call.
-func (f *fix) everything() {
-	f.Helper()
-	ctx := f.ctx()
-	check := func(what string, err error) {
-		f.Helper()
+	run("SET GLOBAL log_output='TABLE'")
+	run("TRUNCATE TABLE general_log")
+	run("SET GLOBAL general_log=1")
+	return func() (texts []string) {
+		defer func() { _ = db.Close() }()
+		run("SET GLOBAL general_log=0")
+		rows, err := db.Query("SELECT CONVERT(argument USING utf8mb4) FROM general_log WHERE command_type IN ('Query','Prepare','Execute')")
 		if err != nil {
-			f.Errorf("%s: %v", what, err)
+			t.Fatal(err)
 		}
+		defer func() { _ = rows.Close() }()
+		for rows.Next() {
+			var text string
+			if err := rows.Scan(&text); err != nil {
+				t.Fatal(err)
+			}
+			texts = append(texts, text)
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return texts
 	}
-	k := storage.SelfKey(anna)
-	send := storage.SendKey{Conv: k, Sender: anna, SendID: [16]byte{1}}
-	l := storage.Locks{
-		Slots: []storage.SlotRef{{Slot: 5, Epoch: 1}}, Convs: []storage.ConvKey{k}, Users: []storage.UserID{anna}, Sends: []storage.SendKey{send},
-		UserConvs: []storage.UserConvKey{{User: anna, Conv: k}}, Tasks: []storage.TaskKey{{Conv: k, Target: 2}}, Names: []string{"anna"},
-		Accounts: []storage.UserID{anna}, DevicesOf: []storage.UserID{anna}, Blocks: []storage.BlockKey{{User: anna, Peer: bob}}, Meta: []string{"m"},
+}
+
+// exercise makes a shard and does with it whatever one can do.
+func exercise(t *testing.T, dsn string) {
+	ctx := context.Background()
+	s, err := Open(ctx, Options{ID: 1, DSN: dsn})
+	if err != nil {
+		t.Fatal(err)
 	}
-	e := storage.Entry{Conv: k, Rev: 1, Sender: anna, Kind: 1, Body: []byte("it's; -- me")}
+	defer func() { _ = s.Close() }()
+	u, peer := storage.UserIDIn(5, 1), storage.UserIDIn(5, 2)
+	k := storage.PairKey(u, peer)
+	send := storage.SendKey{Conv: k, Sender: u, SendID: [16]byte{1}}
 	w := storage.Writes{
-		Convs: []storage.ConvHead{{Conv: k, Generation: 1}}, Users: []storage.UserHead{head(anna)}, Entries: []storage.Entry{e},
-		Inbox: []storage.InboxRow{{User: anna, Seq: 1, Entry: e}}, Sends: []storage.SendRow{{Key: send}}, UserConvs: []storage.UserConv{{Key: l.UserConvs[0]}},
-		Tasks: []storage.Task{{Key: l.Tasks[0], Owner: 1}}, Names: []storage.NameRow{{Name: "anna", User: anna}}, Accounts: []storage.Account{{User: anna, Name: "anna"}},
-		Devices: []storage.Device{{Key: storage.DeviceKey{User: anna}}}, Blocks: []storage.Block{{Key: l.Blocks[0]}}, Meta: []storage.MetaRow{{Name: "m"}},
+		Slots: []storage.SlotRow{{Slot: 5, State: storage.SlotOwned, Epoch: 1}}, Convs: []storage.ConvHead{{Conv: k, Rev: 1}},
+		Users: []storage.UserHead{{User: u, Seq: 1}}, Entries: []storage.Entry{{Conv: k, Rev: 1, Kind: 1, Sender: u, Body: []byte("x")}},
+		Inbox: []storage.InboxRow{{User: u, Seq: 1, Entry: storage.Entry{Conv: k, Rev: 1}}, {User: u, Seq: 2, Inline: true}},
+		Sends: []storage.SendRow{{Key: send}}, UserConvs: []storage.UserConv{{Key: storage.UserConvKey{User: u, Conv: k}}},
+		Tasks: []storage.Task{{Key: storage.TaskKey{Conv: k, Target: 2}, Owner: 1}}, Names: []storage.NameRow{{Name: "anna", User: u}},
+		Accounts: []storage.Account{{User: u, Name: "anna"}}, Devices: []storage.Device{{Key: storage.DeviceKey{User: u}}},
+		Blocks: []storage.Block{{Key: storage.BlockKey{User: u, Peer: peer}}}, Meta: []storage.MetaRow{{Name: "m"}},
 	}
-	f.write(storage.Writes{Slots: []storage.SlotRow{{Slot: 5, State: storage.SlotOwned, Epoch: 1}}})
-	check("Commit", f.try(l, plans(w)))
-	check("View", f.s.View(ctx, l.Slots, func(v storage.Snap) error { f.readAll(v, k); return nil }))
-	check("Barrier", f.s.Barrier(ctx))
-	_, err := f.s.Tasks(ctx, 1, &l.Tasks[0], 5)
-	check("Tasks", err)
-	_, err = f.s.Lease(ctx, 1, 1, time.Second)
-	check("Lease", err)
-	check("deletions", f.try(storage.Locks{}, plans(storage.Writes{
-		DelTasks: l.Tasks, DelDevices: []storage.DeviceKey{{User: anna}}, DelBlocks: l.Blocks, Trims: []storage.Trim{{User: anna, Floor: 1}},
-		DelSendsBefore: 1, DelSendsSlots: []storage.Slot{0},
-	})))
-	check("Purge", f.s.Purge(ctx, 0))
-	_, err = f.s.Check(ctx)
-	check("Check", err)
-	_, err = f.s.Status(ctx)
-	check("Status", err)
-	check("identify", identify(ctx, f.s.db, 1))
-	check("migrate", migrate(ctx, f.s.db, mustSteps(f.T)))
-}
-
-// readAll calls every method of a Snap.
-func (f *fix) readAll(v storage.Snap, k storage.ConvKey) {
-	f.Helper()
-	failed := func(_ any, err error) {
-		f.Helper()
+	slots := []storage.SlotRef{{Slot: 5, Epoch: 1}}
+	locks := storage.Locks{
+		Slots: slots, Convs: []storage.ConvKey{k, storage.SelfKey(u)}, Users: []storage.UserID{u}, Sends: []storage.SendKey{send},
+		UserConvs: []storage.UserConvKey{w.UserConvs[0].Key}, Tasks: []storage.TaskKey{w.Tasks[0].Key}, Names: []string{"anna"},
+		Accounts: []storage.UserID{u}, DevicesOf: []storage.UserID{u}, Blocks: []storage.BlockKey{w.Blocks[0].Key}, Meta: []string{"m"},
+	}
+	must := func(_ any, err error) {
+		t.Helper()
 		if err != nil {
-			f.Error(err)
+			t.Fatal(err)
 		}
 	}
-	failed(v.User(anna))
-	failed(v.Conv(k))
-	failed(v.Inbox(anna, 0, 5))
-	failed(v.Entries(k, 1, 9, 5, 1<<20, true))
-	failed(v.UserConv(storage.UserConvKey{User: anna, Conv: k}))
-	failed(v.UserConvs(anna, &k, 5))
-	failed(v.Name("anna"))
-	failed(v.Account(anna))
-	failed(v.Devices(anna))
-	failed(v.Block(storage.BlockKey{User: anna, Peer: bob}))
-	failed(v.BlocksOf(anna, 0, 5))
-	failed(v.UsersFrom(0, 5))
-	failed(v.SlotRows())
-	failed(v.Meta("m"))
-	var after []byte
-	for {
-		_, next, err := v.Export(0, after, 1) // a page a row: every cursor
-		failed(nil, err)
-		if after = next; next == nil {
-			return
-		}
+	commit := func(l storage.Locks, w storage.Writes) {
+		t.Helper()
+		done := make(chan error, 1)
+		must(nil, s.Commit(ctx, &l, func(*storage.Locked) (*storage.Writes, error) { return &w, nil }, func(err error) { done <- err }))
+		must(nil, <-done)
 	}
+	commit(storage.Locks{}, w)
+	commit(locks, storage.Writes{})
+	commit(locks, storage.Writes{DelTasks: locks.Tasks, DelDevices: []storage.DeviceKey{w.Devices[0].Key}, DelBlocks: locks.Blocks,
+		Trims: []storage.Trim{{User: u, Floor: 1}}, DelSendsBefore: 1, DelSendsSlots: []storage.Slot{5}})
+	must(nil, s.View(ctx, slots, func(v storage.Snap) error {
+		must(v.User(u))
+		must(v.Conv(k))
+		must(v.Inbox(u, 0, 9))
+		_, _, _, err := v.OldestInbox(u)
+		must(nil, err)
+		must(v.Entries(k, 1, 9, 9, 9, false))
+		must(v.Entries(k, 1, 9, 9, 9, true))
+		must(v.UserConv(w.UserConvs[0].Key))
+		must(v.UserConvs(u, nil, 9))
+		must(v.UserConvs(u, &k, 9))
+		must(v.Name("anna"))
+		must(v.Account(u))
+		must(v.Devices(u))
+		must(v.Block(w.Blocks[0].Key))
+		must(v.BlocksOf(u, 0, 9))
+		must(v.UsersFrom(0, 9))
+		must(v.SlotRows())
+		must(v.Meta("m"))
+		for after, more := []byte(nil), true; more; more = after != nil {
+			_, next, err := v.Export(5, after, 1)
+			must(nil, err)
+			after = next
+		}
+		return nil
+	}))
+	must(nil, s.Barrier(ctx))
+	must(s.Tasks(ctx, 1, &w.Tasks[0].Key, 9))
+	must(s.Lease(ctx, 1, 1, time.Second))
+	must(s.Status(ctx))
+	must(s.Check(ctx))
+	commit(storage.Locks{}, storage.Writes{Slots: []storage.SlotRow{{Slot: 5, State: storage.SlotAbsent, Epoch: 2}}})
+	must(nil, s.Purge(ctx, 5))
 }
