@@ -272,6 +272,8 @@ func TestPaused(t *testing.T) {
 	if err := l.db.Pause(); err != nil {
 		t.Fatal(err)
 	}
+	// The signal reaches the server's threads one after the other.
+	l.until("it stands still", func() bool { return l.shard.Barrier(context.Background()) != nil })
 	l.calls()
 	if err := l.db.Continue(); err != nil {
 		t.Fatal(err)
