@@ -160,3 +160,14 @@ func labelled(m *dto.Metric, name, value string) bool {
 const anna, bob, carol = storage.UserID(1), storage.UserID(2), storage.UserID(3)
 
 func head(u storage.UserID) storage.UserHead { return storage.UserHead{User: u, Seq: 1} }
+
+// thread waits for a transaction in this test's database, and names its
+// connection.
+func (f *fix) thread(and string) (id int64) {
+	f.Helper()
+	f.until("a transaction "+and, func() bool {
+		id = f.number("SELECT CAST(COALESCE(MAX(t.trx_mysql_thread_id), 0) AS SIGNED) " + transactions + " " + and)
+		return id > 0
+	})
+	return id
+}

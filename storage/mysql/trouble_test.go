@@ -189,7 +189,7 @@ func TestConnectionKilled(t *testing.T) {
 		return &storage.Writes{Users: l.Users}, nil
 	}
 	err := f.try(lock, func(l *storage.Locked) (*storage.Writes, error) {
-		id := f.number("SELECT t.trx_mysql_thread_id " + transactions)
+		id := f.thread("")
 		if _, err := f.sql.Exec(fmt.Sprintf("KILL %d", id)); err != nil {
 			t.Error(err)
 		}
@@ -202,7 +202,7 @@ func TestConnectionKilled(t *testing.T) {
 	result := make(chan error, 1)
 	go func() { result <- f.try(lock, raise) }()
 	f.waiting(1)
-	id := f.number("SELECT t.trx_mysql_thread_id " + transactions + " AND t.trx_state='LOCK WAIT'")
+	id := f.thread("AND t.trx_state='LOCK WAIT'")
 	if _, err := f.sql.Exec(fmt.Sprintf("KILL %d", id)); err != nil {
 		t.Error(err)
 	}
