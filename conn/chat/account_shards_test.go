@@ -42,7 +42,7 @@ func TestAccountsOnSeveralShards(t *testing.T) {
 		a := r.app(fmt.Sprintf("user-%d", i), phone)
 		peers = append(peers, a.in(a.registers()))
 		apps, ids = append(apps, a), append(ids, a.user)
-		seen[int(storage.UserID(a.user).Slot())*shards/storage.Slots] = true
+		seen[shardOf(storage.UserID(a.user).Slot(), shards)] = true
 	}
 	if len(seen) != shards {
 		t.Fatalf("the users live on %d of %d parts: choose other names", len(seen), shards)
@@ -75,7 +75,7 @@ func TestAccountsOnSeveralShards(t *testing.T) {
 func (r *rig) on(shard, shards int) *app {
 	for i := 0; ; i++ {
 		name := fmt.Sprintf("user-%d", i)
-		if int(r.store.NameSlot(name))*shards/storage.Slots == shard {
+		if shardOf(r.store.NameSlot(name), shards) == shard {
 			return r.app(name, phone)
 		}
 	}

@@ -85,7 +85,7 @@ func impatient(o *rigOptions) {
 func (f *fleet) apps(node, shard, n int) (as []*app) {
 	r := f.nodes[node]
 	for i := 0; len(as) < n; i++ {
-		if name := fmt.Sprintf("user-%d", i); int(r.store.NameSlot(name))*len(f.shards)/storage.Slots == shard {
+		if name := fmt.Sprintf("user-%d", i); shardOf(r.store.NameSlot(name), len(f.shards)) == shard {
 			as = append(as, r.app(name, phone))
 		}
 	}
@@ -148,3 +148,7 @@ func (d *illDirectory) Lookup(ctx context.Context, users []int64, dst []router.R
 	}
 	return d.Directory.Lookup(ctx, users, dst)
 }
+
+// shardOf is the place among n shards of the one that owns a slot after the
+// first start, which gives the i-th the slots from i × Slots / n on.
+func shardOf(slot storage.Slot, n int) int { return ((int(slot)+1)*n - 1) / storage.Slots }

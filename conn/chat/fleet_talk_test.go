@@ -84,7 +84,7 @@ func TestTalkAcrossShards(t *testing.T) {
 			for _, a := range ts[1:] {
 				ts[0].ok(block(a.user))
 				// On another shard a block may be known up to BlockStale later.
-				sameShard := int(storage.UserID(a.user).Slot())*len(f.shards)/storage.Slots == 0
+				sameShard := shardOf(storage.UserID(a.user).Slot(), len(f.shards)) == 0
 				if sameShard {
 					a.peer.refused(sendFrame(textTo(ts[0].user, "x")), proto.ErrorCode_ERROR_CODE_NOT_ALLOWED)
 				}

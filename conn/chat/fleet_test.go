@@ -182,7 +182,7 @@ func (f *fleet) everyRequest(t *testing.T, a, b talker, n int) {
 	}
 	for i := 0; ; i++ { // somebody new, on a's shard
 		name := fmt.Sprintf("new-%d-%d", n, i)
-		if shard := func(s storage.Slot) int { return int(s) * len(f.shards) / storage.Slots }; shard(a.app.r.store.NameSlot(name)) == shard(storage.UserID(a.user).Slot()) {
+		if n := len(f.shards); shardOf(a.app.r.store.NameSlot(name), n) == shardOf(storage.UserID(a.user).Slot(), n) {
 			x := a.app.r.app(name, phone)
 			x.in(x.registers())
 			break
