@@ -3,6 +3,7 @@ package mysql
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/hermod-im/hermod/storage"
 )
@@ -19,10 +20,10 @@ const exportRows = 100
 type exported struct {
 	name string
 	keys []keyColumn
-	// page reads up to n rows in the order of their keys into w, until there
-	// are exportBytes of bodies. It returns how many rows there were, the size
-	// of the bodies and the key of the last row in w.
-	page func(v *snap, tail func(*stmt), n int, w *storage.Writes) (rows, size int, last []byte, err error)
+	// page reads the rows that tail asks for into w, in the order of their keys,
+	// until there are exportBytes of bodies. It returns how many rows there
+	// were, the size of the bodies and the key of the last row in w.
+	page func(v *snap, tail func(*stmt), w *storage.Writes) (rows, size int, last []byte, err error)
 }
 
 // keyColumn is a column of a key: 16 bytes, or a number.
@@ -48,9 +49,8 @@ var slotTables = [...]func(*tables) exported{
 			})
 	},
 	func(t *tables) exported {
-		x := exportOf(&t.names, []keyColumn{{name: "user_id"}}, func(w *storage.Writes) *[]storage.NameRow { return &w.Names },
+		return exportOf(&t.names, []keyColumn{{name: "user_id"}}, func(w *storage.Writes) *[]storage.NameRow { return &w.Names },
 			func(n *storage.NameRow) ([]byte, int) { return number64(nil, uint64(n.User)), 0 })
-		return x
 	},
 	func(t *tables) exported {
 		return exportOf(&t.devices, []keyColumn{{name: "user_id"}, {"id", true}}, func(w *storage.Writes) *[]storage.Device { return &w.Devices },
@@ -100,7 +100,7 @@ var slotTables = [...]func(*tables) exported{
 func number64(dst []byte, v uint64) []byte { return binary.BigEndian.AppendUint64(dst, v) }
 
 func exportOf[R any](t *table[R], keys []keyColumn, dst func(*storage.Writes) *[]R, keyOf func(*R) (key []byte, size int)) exported {
-	return exported{name: t.name, keys: keys, page: func(v *snap, tail func(*stmt), n int, w *storage.Writes) (int, int, []byte, error) {
+	return exported{name: t.name, keys: keys, page: func(v *snap, tail func(*stmt), w *storage.Writes) (int, int, []byte, error) {
 		rows, err := selected(v, t, tail)
 		if err != nil || len(rows) == 0 {
 			return 0, 0, nil, err
@@ -119,23 +119,22 @@ func exportOf[R any](t *table[R], keys []keyColumn, dst func(*storage.Writes) *[
 // Export implements storage.Snap.
 func (v *snap) Export(slot storage.Slot, after []byte, limit int) (w storage.Writes, next []byte, err error) {
 	at := 0
-	if len(after) > 0 {
-		at, after = int(after[0]), after[1:]
-		if at >= len(slotTables) || len(after) != keyLen(slotTables[at](v.s.t).keys) {
+	if after != nil {
+		if !v.isPlace(after) {
 			return w, nil, fmt.Errorf("%w: Export after a place that none of its pages ended at", storage.ErrInvalid)
 		}
-	} else if after != nil {
-		return w, nil, fmt.Errorf("%w: Export after a place that none of its pages ended at", storage.ErrInvalid)
+		at, after = int(after[0]), after[1:]
 	}
 	size := 0
 	for ; at < len(slotTables); at, after = at+1, nil {
 		x := slotTables[at](v.s.t)
 		for {
 			if limit <= 0 || size >= exportBytes {
-				return v.page(w, next)
+				w.Convs = onlyWritten(w.Convs)
+				return w, next, nil
 			}
 			n := min(limit, exportRows)
-			rows, bytes, last, err := x.page(v, func(s *stmt) { x.tail(s, slot, after, n) }, n, &w)
+			rows, bytes, last, err := x.page(v, func(s *stmt) { x.tail(s, slot, after, n) }, &w)
 			if err != nil {
 				return storage.Writes{}, nil, err
 			}
@@ -149,22 +148,22 @@ func (v *snap) Export(slot storage.Slot, after []byte, limit int) (w storage.Wri
 			}
 		}
 	}
-	w, _, err = v.page(w, nil)
-	return w, nil, err
+	w.Convs = onlyWritten(w.Convs)
+	return w, nil, nil
 }
 
-// page completes a page: heads that were only locked are not kept.
-func (v *snap) page(w storage.Writes, next []byte) (storage.Writes, []byte, error) {
-	kept := w.Convs[:0]
-	for i := range w.Convs {
-		if w.Convs[i].Found {
-			kept = append(kept, w.Convs[i])
-		}
+// isPlace reports whether after is a cursor: a table's place and a whole key.
+func (v *snap) isPlace(after []byte) bool {
+	return len(after) > 0 && int(after[0]) < len(slotTables) && len(after)-1 == keyLen(slotTables[after[0]](v.s.t).keys)
+}
+
+// onlyWritten leaves out heads that were only locked: they are not kept.
+func onlyWritten(heads []storage.ConvHead) []storage.ConvHead {
+	heads = slices.DeleteFunc(heads, func(h storage.ConvHead) bool { return !h.Found })
+	if len(heads) == 0 {
+		return nil
 	}
-	if w.Convs = kept; len(kept) == 0 {
-		w.Convs = nil
-	}
-	return w, next, nil
+	return heads
 }
 
 func keyLen(keys []keyColumn) (n int) {
