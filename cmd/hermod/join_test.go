@@ -81,3 +81,13 @@ func (p *person) welcomes() int {
 	defer p.mu.Unlock()
 	return p.logins
 }
+
+// loggedInOnce waits for the client's word that it got in, which comes in its
+// own time, and holds that it is the only one.
+func loggedInOnce(t *testing.T, name string, p *person) {
+	t.Helper()
+	eventually(t, 10*time.Second, name+" tells of its login", func() bool { return p.welcomes() > 0 })
+	if got := p.welcomes(); got != 1 {
+		t.Errorf("%s logged in %d times", name, got)
+	}
+}
