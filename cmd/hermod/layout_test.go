@@ -27,6 +27,10 @@ var mayImport = map[string][]string{
 	"conn/client":         {"proto"},
 	"bench":               {"proto", "conn/client"},
 	"bench/local":         {},
+	"bench/fault":         {"bench/local"},
+	"bench/lossy":         {},
+	"bench/torture":       {"proto", "conn/client", "bench/fault"},
+	"bench/attack":        {"proto", "conn/client"},
 	// What the commands share: the configuration, and clusters to play with.
 	"cmd/internal/config":  {"storage", "storage/mysql", "storage/pebble", "router/peer"},
 	"cmd/internal/cluster": {"cmd/internal/config", "router/peer", "bench/local"},
