@@ -1,0 +1,119 @@
+package attack
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hermod-im/hermod/proto"
+)
+
+// Guessing: passwords, names, device secrets.
+
+const wrongPassword = "wrong horse battery"
+
+// attackGuesses hammers one account from one address, and does not wait when
+// told to.
+func attackGuesses(s *scene) string {
+	s.shared()
+	owner := s.person()
+	const rush, hammer = 40, 12 * time.Second
+	ip := s.someone()
+	begun := time.Now()
+	guesses := make([]int, rush)
+	s.all(rush, func(i int) {
+		if codeOf(s.dialFrom(ip, s.srv.Plain).enter(loggingIn(owner.name, wrongPassword))) == proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED {
+			guesses[i] = 1
+		}
+	})
+	looked := 0
+	for _, n := range guesses {
+		looked += n
+	}
+	if most := allowedGuesses(time.Since(begun)); looked > most {
+		s.breach("%d of %d guesses at once were looked at, at most %d are allowed", looked, rush, most)
+	}
+	s.pause(time.Second) // the connections per second are another limit
+	tries := rush
+	for ; time.Since(begun) < hammer; tries++ {
+		switch f := s.dialFrom(ip, s.srv.Plain).enter(loggingIn(owner.name, wrongPassword)); codeOf(f) {
+		case proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED:
+			looked++
+		case proto.ErrorCode_ERROR_CODE_TOO_MANY_ATTEMPTS:
+		default:
+			s.fail("a wrong password: %s", told(f))
+		}
+		s.pause(100 * time.Millisecond)
+	}
+	if most := allowedGuesses(time.Since(begun)); looked > most {
+		s.breach("%d guesses were looked at in %s, at most %d are allowed", looked, secs(time.Since(begun)), most)
+	}
+	// The owner, elsewhere, does not pay for it.
+	if f := owner.thief().enter(loggingIn(owner.name, password)); f.GetWelcome() == nil {
+		s.breach("the owner is locked out by somebody else's guesses: %s", told(f))
+	}
+	return fmt.Sprintf("%d guesses in %s, %d were looked at", tries, secs(time.Since(begun)), looked)
+}
+
+// allowedGuesses is five at once, then after 1 s, 2 s more, 4 s more, … and one
+// for a clock that ticked in between.
+func allowedGuesses(d time.Duration) int {
+	n := 5 + 1
+	for wait := time.Second; d >= wait; wait *= 2 {
+		d -= wait
+		n++
+	}
+	return n
+}
+
+// attackNames wants to learn who has an account, by what is answered and by how
+// long that takes.
+func attackNames(s *scene) string {
+	s.shared()
+	ask := func(name string) (took time.Duration, words string) {
+		w := s.dial()
+		begun := time.Now()
+		f := w.enter(loggingIn(name, wrongPassword))
+		return time.Since(begun), f.GetError().String()
+	}
+	var known, unknown time.Duration
+	for i := range 40 {
+		a, wordsA := ask(s.person().name)
+		b, wordsB := ask(s.name("nobody"))
+		if wordsA != wordsB {
+			s.breach("a name that exists gets %q, another one %q", wordsA, wordsB)
+		}
+		// The least of several, since noise only adds.
+		if known == 0 || a < known {
+			known = a
+		}
+		if unknown == 0 || b < unknown {
+			unknown = b
+		}
+		if i >= 7 && known < unknown*5/4 && unknown < known*5/4 {
+			return fmt.Sprintf("the same words; %.1f ms for a known name, %.1f ms for an unknown one", ms(known), ms(unknown))
+		}
+	}
+	s.breach("%.1f ms for a known name, %.1f ms for an unknown one", ms(known), ms(unknown))
+	return ""
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// attackSecrets guesses device secrets of a known device, and of nobody's.
+func attackSecrets(s *scene) string {
+	s.shared()
+	owner := s.person()
+	const tries = 100
+	s.all(4, func(i int) {
+		for range tries / 4 {
+			w := owner.again()
+			if i%2 == 0 {
+				w.out("a guessed secret", bySecret(owner.dev.user, random(32), random(32)), proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED)
+			} else {
+				w.out("a secret of nobody", bySecret(owner.dev.user^1<<20, random(32), random(32)), proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED)
+			}
+		}
+	})
+	owner.again().in(bySecret(owner.dev.user, owner.dev.secret, random(32))).lives("the owner's own secret")
+	return fmt.Sprintf("%d guesses of 256 bits, all UNAUTHENTICATED; the right one works", tries)
+}

@@ -1,0 +1,139 @@
+package attack
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/hermod-im/hermod/proto"
+)
+
+// What wears a whole server down: descriptors, handshakes, memory.
+
+// attackDescriptors opens more connections than the server has descriptors for.
+func attackDescriptors(s *scene) string {
+	const files, storm = 512, 900
+	s.descriptors(storm)
+	s.own(Wish{Files: files})
+	inside := s.person()
+	s.crowd(storm, func(int) netip.Addr { return s.someone() }, s.srv.Plain, nil)
+	s.eventually(patience, "connections are turned away", func() bool { return s.metric("hermod_conn_closed_total", "max_conns") > 100 })
+	open := s.metric("hermod_conn_open")
+	if open > files*0.9 {
+		s.breach("%v connections are open, %d files are allowed", open, files)
+	}
+	inside.lives("who was there before")
+	took := s.eventually(limitFirstByte+patience, "newcomers get in again", func() bool {
+		w, err := s.tryDial(s.someone(), s.srv.Plain)
+		return err == nil && w.enter(byToken(inside.token)).GetError() != nil // an answer is enough
+	})
+	return fmt.Sprintf("%d connections, %d files: %v were kept, the session went on; after %s newcomers got in", storm, files, open, secs(took))
+}
+
+// attackHandshakes says a whole ClientHello each time and nothing more.
+func attackHandshakes(s *scene) string {
+	const storm, limit = 1400, 1024
+	s.descriptors(storm * 2)
+	s.own(Wish{})
+	flight := s.clientHello()
+	s.crowd(storm, func(i int) netip.Addr { return s.someone() }, s.srv.TLS, flight)
+	s.eventually(patience, "handshakes are turned away", func() bool {
+		return s.metric("hermod_conn_closed_total", "handshakes_full") >= storm-limit-storm/20
+	})
+	pending := s.metric("hermod_conn_handshakes_pending")
+	if pending > limit {
+		s.breach("%v handshakes are pending", pending)
+	}
+	took := s.eventually(limitLogin+patience, "TLS clients get in again", func() bool {
+		w, err := s.tryDial(s.someone(), s.srv.TLS)
+		if err != nil {
+			return false
+		}
+		w.until(2 * time.Second)
+		return w.secure(nil) == nil
+	})
+	return fmt.Sprintf("%d at once: %.0f were pending; after %s the next got in", storm, pending, secs(took))
+}
+
+// The silent thousands: what a connection costs before anybody is known.
+const (
+	silent = 10_000
+	// silentBytes is the most that a silent connection may cost, heldBytes what
+	// one may that has sent nearly a whole frame.
+	silentBytes, heldBytes = 4 << 10, 32 << 10
+)
+
+func attackSilence(s *scene) string {
+	plain := s.hold("silent", nil, silentBytes, false)
+	return fmt.Sprintf("%d silent connections: %d bytes each; a stranger logged in meanwhile", silent, plain)
+}
+
+func attackHalfHellos(s *scene) string {
+	half := append(header(proto.MaxFrameHello), make([]byte, proto.MaxFrameHello-10)...)
+	held := s.hold("half a Hello", half, heldBytes, false)
+	flight := s.clientHello()
+	secure := s.hold("half a ClientHello", flight[:len(flight)/2], heldBytes, true)
+	return fmt.Sprintf("%d connections: %d bytes each with %d bytes of a Hello, %d with half a ClientHello", silent, held, len(half), secure)
+}
+
+// hold opens the connections to a server of its own, with the same bytes each,
+// and returns what one costs.
+func (s *scene) hold(what string, first []byte, most int64, tls bool) int64 {
+	s.descriptors(silent)
+	s.own(Wish{})
+	addr := s.srv.Plain
+	if tls {
+		addr = s.srv.TLS
+	}
+	s.person().lives("the first") // what a server allocates once is there
+	before := s.resident()
+	begun := time.Now()
+	s.crowd(silent, func(int) netip.Addr { return s.someone() }, addr, first)
+	top, open := before, 0.0
+	for time.Since(begun) < limitFirstByte {
+		top, open = max(top, s.resident()), max(open, s.metric("hermod_conn_open"))
+		if open >= silent {
+			break
+		}
+	}
+	came := time.Now()
+	s.person().lives("a stranger among the silent")
+	if took := time.Since(came); took > 5*time.Second {
+		s.breach("%s: a login takes %s meanwhile", what, secs(took))
+	}
+	top = max(top, s.resident())
+	each := (top - before) / int64(max(open, 1))
+	if each > most {
+		s.breach("%s: %d bytes a connection with %.0f of them, at most %d are allowed", what, each, open, most)
+	}
+	if open < silent*8/10 {
+		s.fail("%s: only %.0f of %d connections were open at a time", what, open, silent)
+	}
+	if n := s.metric("hermod_chat_sessions"); n > 2 {
+		s.breach("%s: %v sessions", what, n)
+	}
+	s.eventually(limitLogin+patience, "they are sent away", func() bool { return s.metric("hermod_conn_open") <= 2 })
+	return each
+}
+
+// attackAdmin asks for the operator's page as a web page in the operator's
+// browser would, and as somebody on another address.
+func attackAdmin(s *scene) string {
+	s.shared()
+	for _, path := range []string{"/metrics", "/debug/pprof/heap", "/cluster", "/readyz"} {
+		resp, err := s.page(s.srv.Admin, path, "rebound.example.org")
+		s.must(err)
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusForbidden {
+			s.breach("%s under a foreign name: %s", path, resp.Status)
+		}
+	}
+	admin, err := netip.ParseAddrPort(s.srv.Admin)
+	s.must(err)
+	if w, err := s.tryDial(s.someone(), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), admin.Port()).String()); err == nil {
+		_ = w.Close()
+		s.breach("the operator's page listens beyond 127.0.0.1")
+	}
+	return "foreign host names: 403; 127.0.0.1 only"
+}
