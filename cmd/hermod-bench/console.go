@@ -38,14 +38,16 @@ func newConsole(stdout, stderr io.Writer) *console {
 	return c
 }
 
-func (c *console) progress(p bench.Progress) {
-	line := p.String()
+func (c *console) progress(p bench.Progress) { c.line(p.Phase, p.String()) }
+
+// line shows a line that takes the place of the one before.
+func (c *console) line(phase, line string) {
 	if !c.terminal {
 		now := time.Now()
-		if p.Phase == c.phase && now.Sub(c.last) < plainEvery {
+		if phase == c.phase && now.Sub(c.last) < plainEvery {
 			return
 		}
-		c.phase, c.last = p.Phase, now
+		c.phase, c.last = phase, now
 		fmt.Fprintln(c.err, line)
 		return
 	}

@@ -29,7 +29,9 @@ type cli struct {
 	Pairs   pairsCmd         `cmd:"" help:"Pairs of users write to each other; every message is verified."`
 	Idle    idleCmd          `cmd:"" help:"Many idle connections: the server's memory per connection."`
 	Disk    diskCmd          `cmd:"" help:"What one durable write costs on this disk, without a server."`
+	Attack  attackCmd        `cmd:"" help:"Attack servers that it starts itself: limits, logins, other people's things, the fleet."`
 	Users   usersCmd         `cmd:"" help:"Make the accounts that a later run uses, and stop."`
+	Torture tortureCmd       `cmd:"" help:"Break a system of its own while people write, and prove that nothing is lost."`
 	Version kong.VersionFlag `help:"Print the version."`
 }
 

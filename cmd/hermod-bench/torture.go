@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hermod-im/hermod/bench/torture"
+	"github.com/hermod-im/hermod/cmd/internal/config"
+)
+
+type tortureCmd struct {
+	Binary   string        `type:"path" help:"The server to torture; default: hermod beside this program."`
+	Dir      string        `type:"path" help:"Where its data goes, on a disk like the real one. Default: a temporary folder, removed at the end."`
+	Single   bool          `help:"One node with the embedded engine, instead of a cluster."`
+	Seed     uint64        `help:"The same seed draws the same schedule of faults; 0: a random one, which is told."`
+	Duration time.Duration `default:"1m" help:"Least time of torture, without start and check."`
+	Faults   int           `default:"10" help:"How many faults strike."`
+	Messages int           `help:"Go on until so many messages are acknowledged."`
+	Only     []string      `name:"faults-only" help:"Strike with these only, like node-kill,redis-flush."`
+	People   int           `default:"60" help:"Users who write to each other, with one to three devices each."`
+	Rate     float64       `default:"200" help:"Messages per second that they would like to send."`
+	InFlight int           `default:"8" help:"Most unanswered sends per device."`
+	Size     int           `default:"128" help:"Bytes of a message body."`
+	NoTimes  bool          `help:"Judge the invariants only, not how long recovery takes: for a busy machine."`
+	Evidence string        `type:"path" default:"." help:"A failed run leaves a folder with all that is known here."`
+	JSON     string        `name:"json" type:"path" help:"Write the report to this file."`
+}
+
+// system is what a run needs of what it tortures, beside the faults.
+type system interface {
+	torture.System
+	// Close ends everything at once.
+	Close() error
+}
+
+// Run starts a system of its own, tortures it, and judges it.
+func (c *tortureCmd) Run(ctx context.Context, ui *console) (err error) {
+	config.SilenceRedis()
+	if c.Binary == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		c.Binary = filepath.Join(filepath.Dir(self), "hermod")
+	}
+	if _, err := os.Stat(c.Binary); err != nil {
+		return fmt.Errorf("the server to torture: %w; «make build» makes it, --binary names another", err)
+	}
+	for c.Seed == 0 {
+		c.Seed = rand.Uint64N(1e6)
+	}
+	fmt.Fprintf(ui.err, "starting a system to torture, seed %d …\n", c.Seed)
+	sys, err := c.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, sys.Close()) }()
+	rep, err := torture.Run(ctx, c.options(sys, ui))
+	ui.endProgress()
+	if err != nil {
+		return err
+	}
+	rep.Version = version
+	if err := rep.WriteSummary(ui.out); err != nil {
+		return err
+	}
+	if c.JSON != "" {
+		text, err := json.MarshalIndent(rep, "", "  ")
+		if err == nil {
+			err = os.WriteFile(c.JSON, append(text, '\n'), 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !rep.OK() {
+		return errFailed
+	}
+	return nil
+}
+
+func (c *tortureCmd) start(ctx context.Context) (system, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if c.Single {
+		return startSingle(ctx, c.Binary, c.Dir)
+	}
+	return startFleet(ctx, c.Binary, c.Dir)
+}
+
+func (c *tortureCmd) options(sys system, ui *console) torture.Options {
+	return torture.Options{
+		System: sys, Seed: c.Seed, Duration: c.Duration, Faults: c.Faults, Messages: c.Messages, Only: c.Only,
+		People: c.People, Rate: c.Rate, InFlight: c.InFlight, Size: c.Size,
+		Times: !c.NoTimes, Evidence: c.Evidence, Log: ui.log,
+		Progress: func(p torture.Progress) { ui.line(p.Phase, p.String()) },
+	}
+}
