@@ -57,7 +57,7 @@ type stop struct {
 // play runs the script to whatever end.
 func (a *Attack) play(ctx context.Context, st *stage) (r Result) {
 	r = Result{Name: a.Name, Group: a.Group, Claim: a.Claim, Verdict: Held}
-	s := &scene{ctx: ctx, stage: st}
+	s := &scene{pace: st.pace, ctx: ctx, stage: st}
 	begun := time.Now()
 	defer func() {
 		s.leave()

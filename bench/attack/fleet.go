@@ -7,10 +7,6 @@ import (
 	"github.com/hermod-im/hermod/proto"
 )
 
-// partitioned is how long a revoked session may live on a node that hears
-// nothing of the others.
-const partitioned = 60 * time.Second
-
 // stolenTablet is somebody whose phone is on the first node and whose tablet,
 // in other hands, is on the second.
 func (s *scene) stolenTablet(f *Fleet) (phone, tablet *wire) {
@@ -23,6 +19,8 @@ func (s *scene) stolenTablet(f *Fleet) (phone, tablet *wire) {
 // attackElsewhere revokes what is connected to another node.
 func attackElsewhere(s *scene) string {
 	f := s.clustered()
+	s.stage.links.RLock()
+	defer s.stage.links.RUnlock()
 	worst := time.Duration(0)
 	for what, revoke := range map[string]func(phone, tablet *wire) *proto.Frame{
 		"revoked":      func(phone, tablet *wire) *proto.Frame { return phone.ask(revoking(tablet.dev.id)) },
@@ -54,10 +52,12 @@ func attackPartition(s *scene) string {
 	if f.Cut == nil {
 		s.must(fmt.Errorf("%w: the links between nodes cannot be cut", ErrUnable))
 	}
+	s.stage.links.Lock()
+	defer s.stage.links.Unlock()
 	phone, tablet := s.stolenTablet(f)
 	mend, err := f.Cut(s.ctx)
 	s.must(err)
-	s.later(func() { _ = mend() })
+	defer func() { s.must(mend()) }()
 	begun := time.Now()
 	if got := phone.ask(revoking(tablet.dev.id)); got.GetOk() == nil {
 		s.fail("revoking: %s", told(got))
@@ -65,7 +65,7 @@ func attackPartition(s *scene) string {
 	w := s.at(f, 1) // new connections ask the store, which is not parted
 	w.dev = tablet.dev
 	w.out("its token, on its node", byToken(tablet.token), revoked)
-	tablet.until(partitioned)
+	tablet.until(s.partitioned)
 	tablet.closedFor(revoked)
 	return "closed after " + secs(time.Since(begun))
 }

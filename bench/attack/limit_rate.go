@@ -46,7 +46,7 @@ func attackNewConns(s *scene) string {
 	const storm = 400
 	begun := time.Now()
 	s.crowd(storm, one(s.someone()), s.srv.Plain, nil)
-	s.eventually(patience, "all were looked at", func() bool {
+	s.eventually(s.patience, "all were looked at", func() bool {
 		return s.metric("hermod_conn_opened_total")+s.metric("hermod_conn_closed_total", "per_ip_rate") >= storm
 	})
 	got, most := s.metric("hermod_conn_opened_total"), 50+50*time.Since(begun).Seconds()+1
@@ -62,7 +62,7 @@ func attackLiveConns(s *scene) string {
 	s.own(Wish{Settings: []string{"HERMOD_LIMITS_NEW_CONNS_PER_IP=1000000"}})
 	const storm, limit = 2100, 2000
 	s.crowd(storm, one(s.someone()), s.srv.Plain, nil)
-	s.eventually(patience, "those over the limit are turned away", func() bool {
+	s.eventually(s.patience, "those over the limit are turned away", func() bool {
 		return s.metric("hermod_conn_closed_total", "per_ip_live") >= storm-limit
 	})
 	if open := s.metric("hermod_conn_open"); open > limit {
@@ -86,7 +86,7 @@ func attackIPv6(s *scene) string {
 		w.write(proxyHeader(netip.AddrFrom16(ip)))
 		ws = append(ws, w)
 	}
-	s.eventually(patience, "all were looked at", func() bool {
+	s.eventually(s.patience, "all were looked at", func() bool {
 		return s.metric("hermod_conn_closed_total", "per_ip_rate") >= storm-50-50*time.Since(begun).Seconds()-1
 	})
 	got := 0
@@ -120,14 +120,14 @@ func attackExempt(s *scene) string {
 	for range 120 {
 		s.dialFrom(s.srv.Balancer, s.srv.Proxy).write(proxyHeader(netip.MustParseAddr("127.0.0.1")))
 	}
-	s.eventually(patience, "the limits hold behind the balancer", func() bool {
+	s.eventually(s.patience, "the limits hold behind the balancer", func() bool {
 		return s.metric("hermod_conn_closed_total", "per_ip_rate") >= 20
 	})
 	// Past the balancer: a header from elsewhere, and one on a port without.
 	w := s.dial()
 	w.Conn = s.dialFrom(s.someone(), s.srv.Proxy).Conn
 	_, _ = w.Write(proxyHeader(netip.MustParseAddr("127.0.0.1")))
-	if !w.shut(patience) {
+	if !w.shut(s.patience) {
 		s.breach("a PROXY header from a stranger is taken")
 	}
 	w = s.dial()
@@ -135,7 +135,7 @@ func attackExempt(s *scene) string {
 	w.closedFor(proto.ErrorCode_ERROR_CODE_FRAME_TOO_LARGE) // it reads as a length
 	w = s.dialFrom(s.srv.Balancer, s.srv.Proxy)
 	_, _ = w.Write(s.framed(w.hello(registering(s.name("headless")))))
-	if !w.shut(patience) {
+	if !w.shut(s.patience) {
 		s.breach("the balancer gets in without a header")
 	}
 	return "loopback in a PROXY header is not exempt; headers of strangers are refused"

@@ -18,13 +18,13 @@ func attackDescriptors(s *scene) string {
 	s.own(Wish{Files: files})
 	inside := s.person()
 	s.crowd(storm, func(int) netip.Addr { return s.someone() }, s.srv.Plain, nil)
-	s.eventually(patience, "connections are turned away", func() bool { return s.metric("hermod_conn_closed_total", "max_conns") > 100 })
+	s.eventually(s.patience, "connections are turned away", func() bool { return s.metric("hermod_conn_closed_total", "max_conns") > 100 })
 	open := s.metric("hermod_conn_open")
 	if open > files*0.9 {
 		s.breach("%v connections are open, %d files are allowed", open, files)
 	}
 	inside.lives("who was there before")
-	took := s.eventually(limitFirstByte+patience, "newcomers get in again", func() bool {
+	took := s.eventually(s.firstByte+s.patience, "newcomers get in again", func() bool {
 		w, err := s.tryDial(s.someone(), s.srv.Plain)
 		return err == nil && w.enter(byToken(inside.token)).GetError() != nil // an answer is enough
 	})
@@ -38,14 +38,14 @@ func attackHandshakes(s *scene) string {
 	s.own(Wish{})
 	flight := s.clientHello()
 	s.crowd(storm, func(i int) netip.Addr { return s.someone() }, s.srv.TLS, flight)
-	s.eventually(patience, "handshakes are turned away", func() bool {
+	s.eventually(s.patience, "handshakes are turned away", func() bool {
 		return s.metric("hermod_conn_closed_total", "handshakes_full") >= storm-limit-storm/20
 	})
 	pending := s.metric("hermod_conn_handshakes_pending")
 	if pending > limit {
 		s.breach("%v handshakes are pending", pending)
 	}
-	took := s.eventually(limitLogin+patience, "TLS clients get in again", func() bool {
+	took := s.eventually(s.login+s.patience, "TLS clients get in again", func() bool {
 		w, err := s.tryDial(s.someone(), s.srv.TLS)
 		if err != nil {
 			return false
@@ -91,7 +91,7 @@ func (s *scene) hold(what string, first []byte, most int64, tls bool) int64 {
 	begun := time.Now()
 	s.crowd(silent, func(int) netip.Addr { return s.someone() }, addr, first)
 	top, open := before, 0.0
-	for time.Since(begun) < limitFirstByte {
+	for time.Since(begun) < s.firstByte {
 		top, open = max(top, s.resident()), max(open, s.metric("hermod_conn_open"))
 		if open >= silent {
 			break
@@ -113,7 +113,7 @@ func (s *scene) hold(what string, first []byte, most int64, tls bool) int64 {
 	if n := s.metric("hermod_chat_sessions"); n > 2 {
 		s.breach("%s: %v sessions", what, n)
 	}
-	s.eventually(limitLogin+patience, "they are sent away", func() bool { return s.metric("hermod_conn_open") <= 2 })
+	s.eventually(s.login+s.patience, "they are sent away", func() bool { return s.metric("hermod_conn_open") <= 2 })
 	return each
 }
 

@@ -179,11 +179,10 @@ func attackOutbox(s *scene) string {
 			s.breach("%d MiB for a client that reads nothing, and still not closed", r.sent*32>>10)
 		}
 		r.receive(2)
-		most = max(most, r.kept())
+		if most = max(most, r.kept()); most > 256<<10+proto.MaxFrameSession {
+			s.breach("%.0f bytes are kept for one client", most)
+		}
 	}
-	if limit := 256<<10 + proto.MaxFrameSession; int(most) > limit {
-		s.breach("up to %.0f bytes were kept for one client", most)
-	}
-	s.eventually(patience, "the memory is given back", func() bool { return r.kept() == 0 })
+	s.eventually(s.patience, "the memory is given back", func() bool { return r.kept() == 0 })
 	return fmt.Sprintf("at most %.0f KiB kept, closed with SLOW_CONSUMER", most/1024)
 }

@@ -10,13 +10,6 @@ import (
 
 // Time: who is slow costs a place, and only so long.
 
-const (
-	limitFirstByte    = 5 * time.Second
-	limitLogin        = 10 * time.Second
-	limitPartialFrame = 15 * time.Second
-	limitStall        = 30 * time.Second
-)
-
 func attackFirstByte(s *scene) string {
 	s.shared()
 	var took time.Duration
@@ -27,12 +20,12 @@ func attackFirstByte(s *scene) string {
 			took = time.Since(begun)
 			return
 		}
-		if w := s.dialFrom(s.someone(), s.srv.TLS); !w.shut(limitFirstByte + patience) {
+		if w := s.dialFrom(s.someone(), s.srv.TLS); !w.shut(s.firstByte + s.patience) {
 			s.breach("the TLS listener keeps a connection that says nothing")
 		}
-		s.within(time.Since(begun), limitFirstByte)
+		s.within(time.Since(begun), s.firstByte)
 	})
-	return s.within(took, limitFirstByte)
+	return s.within(took, s.firstByte)
 }
 
 // attackSlowHello says hello a byte at a time: each byte is progress, and the
@@ -68,12 +61,12 @@ func attackSlowHello(s *scene) string {
 		}
 		w := s.dialFrom(s.someone(), s.srv.TLS)
 		drip(w, s.clientHello())
-		if !w.shut(limitLogin + patience) {
+		if !w.shut(s.login + s.patience) {
 			s.breach("the TLS listener keeps a ClientHello that comes byte by byte")
 		}
 	})
-	s.within(took[1], limitLogin)
-	return s.within(took[0], limitLogin)
+	s.within(took[1], s.login)
+	return s.within(took[0], s.login)
 }
 
 func attackPartialFrame(s *scene) string {
@@ -82,7 +75,7 @@ func attackPartialFrame(s *scene) string {
 	w.write([]byte{0, 0, 1})
 	begun := time.Now()
 	w.closedFor(proto.ErrorCode_ERROR_CODE_TIMEOUT)
-	return s.within(time.Since(begun), limitPartialFrame)
+	return s.within(time.Since(begun), s.partialFrame)
 }
 
 // attackStall reads nothing, and stays just below the cap of the outbox.
@@ -105,8 +98,8 @@ func attackStall(s *scene) string {
 			s.fail("closed over the cap, which was not what this is about")
 		}
 	}
-	s.eventually(limitStall+patience, "a client that reads nothing is closed", func() bool { return s.metric("hermod_conn_closed_total", "stalled") >= 1 })
-	return s.within(time.Since(begun), limitStall)
+	s.eventually(s.stall+s.patience, "a client that reads nothing is closed", func() bool { return s.metric("hermod_conn_closed_total", "stalled") >= 1 })
+	return s.within(time.Since(begun), s.stall)
 }
 
 // clientHello is what a TLS client says first.

@@ -49,7 +49,7 @@ func attackNoise(s *scene) string {
 			s.breach("%s is %v", name, n)
 		}
 	}
-	return fmt.Sprintf("%d changed frames of all %d kinds on %d connections, no panic", people*conns*each, len(bodies()), people*conns)
+	return fmt.Sprintf("%d changed frames of all %d kinds on %d connections, no panic", people*conns*each, bodies().Len(), people*conns)
 }
 
 // mangle changes a payload in up to three places and frames it.

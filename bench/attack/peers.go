@@ -72,11 +72,11 @@ func nodeURI(node uint64) *url.URL {
 // knock says hello to a node as another one, and returns whether it is let in,
 // and why not.
 func (s *scene) knock(at Node, cert *tls.Certificate, first []byte, change func(*tls.Config)) (in bool, why string) {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: s.someone().AsSlice()}, Timeout: patience}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: s.someone().AsSlice()}, Timeout: s.patience}
 	raw, err := d.DialContext(s.ctx, "tcp", at.Peer)
 	s.must(err)
 	defer raw.Close()
-	_ = raw.SetDeadline(time.Now().Add(patience))
+	_ = raw.SetDeadline(time.Now().Add(s.patience))
 	cfg := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"hermod-peer"}, InsecureSkipVerify: true}
 	if cert != nil {
 		cfg.Certificates = []tls.Certificate{*cert}
@@ -130,6 +130,8 @@ func (s *scene) peerFramed(f *proto.PeerFrame) []byte {
 // certificate and a true hello. Whoever were let in could push events.
 func attackPeers(s *scene) string {
 	f := s.clustered()
+	s.stage.links.RLock()
+	defer s.stage.links.RUnlock()
 	at, other := f.Nodes[0], f.Nodes[1]
 	victim := s.member(f, 0)
 	ca := s.authority(f)
@@ -178,11 +180,13 @@ func attackPeers(s *scene) string {
 // than may be in their greeting.
 func attackPeerSilence(s *scene) string {
 	f := s.clustered()
+	s.stage.links.RLock()
+	defer s.stage.links.RUnlock()
 	at := f.Nodes[0]
 	a, b := s.member(f, 0), s.member(f, 1)
 	var held []net.Conn
 	for range 300 {
-		c, err := net.DialTimeout("tcp", at.Peer, patience)
+		c, err := net.DialTimeout("tcp", at.Peer, s.patience)
 		if err != nil {
 			continue
 		}
@@ -200,7 +204,7 @@ func attackPeerSilence(s *scene) string {
 	}
 	begun := time.Now()
 	for _, c := range held {
-		_ = c.SetDeadline(begun.Add(limitLogin))
+		_ = c.SetDeadline(begun.Add(s.login))
 		if _, err := io.Copy(io.Discard, c); err != nil && timedOut(err) {
 			s.breach("silent connections stay")
 		}

@@ -57,9 +57,12 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			chosen = append(chosen, a)
 		}
 	}
+	return o.run(ctx, chosen, &stage{site: o.Site, pace: releasePace()}), nil
+}
+
+func (o *Options) run(ctx context.Context, chosen []Attack, st *stage) *Report {
 	begun := time.Now()
 	rep := &Report{OK: true, Results: make([]Result, len(chosen))}
-	st := &stage{site: o.Site}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	for i, a := range chosen {
@@ -82,7 +85,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	}
 	wg.Wait()
 	rep.Took = time.Since(begun)
-	return rep, nil
+	return rep
 }
 
 // WriteSummary prints the report for people.

@@ -9,12 +9,9 @@ import (
 	"time"
 )
 
-// patience is how long a script waits for what has to happen, on a machine that
-// has other things to do.
-const patience = 20 * time.Second
-
 // scene is what one script works with: whom it attacks, and how it ends.
 type scene struct {
+	pace
 	ctx   context.Context
 	stage *stage
 	srv   *Server // set by shared or own

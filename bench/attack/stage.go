@@ -12,11 +12,14 @@ import (
 // stage is what the attacks of a run share.
 type stage struct {
 	site   Site
+	pace   pace
 	shared lazy[*Server]
 	fleet  lazy[*Fleet]
 	people atomic.Uint32 // addresses given out
 	names  atomic.Uint32
 	heavy  sync.Mutex
+	// links is held for writing while the fleet is parted.
+	links sync.RWMutex
 }
 
 // lazy is made by the first who asks.

@@ -13,10 +13,6 @@ import (
 	"github.com/hermod-im/hermod/proto"
 )
 
-// revokedWithin is the promise on the node where it happens, and on the others
-// while the nodes hear each other.
-const revokedWithin = 5 * time.Second
-
 const (
 	unauthenticated = proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED
 	tokenExpired    = proto.ErrorCode_ERROR_CODE_TOKEN_EXPIRED
@@ -55,9 +51,9 @@ func attackStolenToken(s *scene) string {
 	return fmt.Sprintf("worthless without its device; with it, the thief was out %d ms after the password was changed", took.Milliseconds())
 }
 
-// closedSoon wants the session to end within revokedWithin.
+// closedSoon wants the session to end as soon as was promised.
 func (s *scene) closedSoon(w *wire, since time.Time, code proto.ErrorCode) time.Duration {
-	w.until(time.Until(since.Add(revokedWithin)))
+	w.until(time.Until(since.Add(s.revoked)))
 	w.closedFor(code)
 	return time.Since(since)
 }
@@ -109,7 +105,7 @@ func attackReusedSecret(s *scene) string {
 		second.out(fmt.Sprintf("the copied secret (thief first: %v)", thiefFirst), bySecret(owner.dev.user, stolen, random(32)), revoked)
 		s.closedSoon(first, time.Now(), revoked)
 		first.again().out("the one who rotated it", bySecret(owner.dev.user, first.dev.secret, random(32)), unauthenticated, revoked)
-		watcher.until(patience)
+		watcher.until(s.patience)
 		for told := false; !told; {
 			f, err := watcher.next()
 			if err != nil {
@@ -187,7 +183,7 @@ func (s *scene) replayTLS() {
 	before := ben.quiet(300 * time.Millisecond)
 	again := s.dialFrom(s.someone(), s.srv.TLS)
 	_, _ = again.Write(rec.bytes.Bytes())
-	if !again.shut(patience) {
+	if !again.shut(s.patience) {
 		s.breach("a recorded TLS connection is taken")
 	}
 	if more := ben.quiet(300 * time.Millisecond); len(before) == 0 || len(more) != 0 {
@@ -210,7 +206,7 @@ func attackDowngrade(s *scene) string {
 	}
 	w := s.dialFrom(s.someone(), s.srv.TLS)
 	_, _ = w.Write(s.framed(w.hello(registering(s.name("naked")))))
-	if !w.shut(patience) {
+	if !w.shut(s.patience) {
 		s.breach("a Hello in plaintext on the TLS port is not refused")
 	}
 	good := s.dialFrom(s.someone(), s.srv.TLS)

@@ -54,7 +54,7 @@ func (s *scene) dialFrom(ip netip.Addr, addr string) *wire {
 }
 
 func (s *scene) tryDial(ip netip.Addr, addr string) (*wire, error) {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: ip.AsSlice()}, KeepAlive: -1, Timeout: patience}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: ip.AsSlice()}, KeepAlive: -1, Timeout: s.patience}
 	nc, err := d.DialContext(s.ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func (s *scene) tryDial(ip netip.Addr, addr string) (*wire, error) {
 
 // wire makes a wire of a connection, which ends with the script.
 func (s *scene) wire(nc net.Conn) *wire {
-	_ = nc.SetDeadline(time.Now().Add(time.Minute))
+	_ = nc.SetDeadline(time.Now().Add(3 * s.patience))
 	s.later(func() { _ = nc.Close() })
 	return &wire{Conn: nc, s: s, dev: newDevice(proto.DeviceSlot_DEVICE_SLOT_PHONE)}
 }
@@ -188,7 +188,7 @@ func (w *wire) until(d time.Duration) { _ = w.SetDeadline(time.Now().Add(d)) }
 // quiet reads for a while and returns what came.
 func (w *wire) quiet(d time.Duration) (fs []*proto.Frame) {
 	w.until(d)
-	defer w.until(time.Minute)
+	defer w.until(3 * w.s.patience)
 	for {
 		f, err := w.next()
 		if err != nil {
