@@ -51,8 +51,8 @@ type run struct {
 func (r *run) plan() {
 	faults := r.opt.faults()
 	for _, f := range faults {
-		if f.Unable != nil {
-			r.rep.NotRun[f.Name] = f.Unable.Error()
+		if why := unable(f); why != nil {
+			r.rep.NotRun[f.Name] = why.Error()
 		}
 	}
 	r.schedule = r.opt.Schedule

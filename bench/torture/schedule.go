@@ -1,6 +1,7 @@
 package torture
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -30,7 +31,7 @@ const (
 // Plan draws n strikes from the seed. Each fault that can be had comes once
 // before any comes again, each time in another order.
 func Plan(seed uint64, faults []fault.Fault, n int) []Strike {
-	able := slices.DeleteFunc(slices.Clone(faults), func(f fault.Fault) bool { return f.Unable != nil || len(f.Targets) == 0 })
+	able := slices.DeleteFunc(slices.Clone(faults), func(f fault.Fault) bool { return unable(f) != nil })
 	if len(able) == 0 {
 		return nil
 	}
@@ -57,6 +58,17 @@ func Plan(seed uint64, faults []fault.Fault, n int) []Strike {
 		before = f
 	}
 	return plan
+}
+
+// unable says why a fault cannot be had here; nil: it can.
+func unable(f fault.Fault) error {
+	switch {
+	case f.Unable != nil:
+		return f.Unable()
+	case len(f.Targets) == 0:
+		return errors.New("there is nothing that it could hit")
+	}
+	return nil
 }
 
 // within draws a duration, in whole milliseconds.
