@@ -25,6 +25,7 @@ const maxLoginEpoch = 1<<40 - 1
 // a user's further devices stand in a map of their own.
 type Memory struct {
 	now    func() time.Time
+	bug    bug // none, but in a server for the torture
 	shards [memoryShards]memoryShard
 
 	// nodes by number. Replaced as a whole under mu, never changed in place:
@@ -63,7 +64,7 @@ func (p packed) epoch() uint64 { return p.word >> 24 }
 
 // NewMemory returns an empty directory. now gives attach numbers.
 func NewMemory(now func() time.Time) *Memory {
-	m := &Memory{now: now}
+	m := &Memory{now: now, bug: openBug()}
 	m.nodes.Store(new([]memoryNode))
 	for i := range m.shards {
 		m.shards[i].first = make(map[int64]packed)
@@ -188,7 +189,7 @@ func (m *Memory) Attach(_ context.Context, user int64, slot Slot, e Entry) (Atta
 		e.LoginEpoch = max(e.LoginEpoch, old.LoginEpoch)
 		e.AttachNo = max(e.AttachNo, old.AttachNo)
 		out.AttachNo = e.AttachNo
-	case !e.Beats(old):
+	case !e.Beats(old) && !m.bug.ignoresOrder():
 		out.Lost, out.Loser, out.NewLogin = true, e.Ref, old.LoginEpoch > e.LoginEpoch
 		return out, nil
 	default:

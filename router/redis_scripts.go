@@ -11,7 +11,7 @@ type scripts struct {
 
 func newScripts() scripts {
 	return scripts{
-		attach:  redis.NewScript(attachScript),
+		attach:  redis.NewScript(openBug().attach(attachScript)),
 		detach:  redis.NewScript(detachScript),
 		renew:   redis.NewScript(renewScript),
 		release: redis.NewScript(releaseScript),

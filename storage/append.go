@@ -127,7 +127,7 @@ func (w *work) addEntry(r *convRefs, a *Append) Appended {
 		}
 		w.addInbox(sd, &e, a.Counts, a.Origin, w.shard.inline)
 	}
-	if r.task >= 0 {
+	if r.task >= 0 && !w.s.bug.forgetsTask(h.Rev) {
 		t := w.tasks.touch(r.task)
 		if !t.Found {
 			*t = Task{Key: t.Key, NextRev: h.Rev, Owner: w.s.opt.Node, Incarnation: w.s.opt.Incarnation, Found: true}
@@ -152,7 +152,7 @@ func (w *work) owe(k ConvKey, next, to uint64) {
 // addInbox gives a recipient the next seq (I2) and moves the marks along.
 func (w *work) addInbox(sd side, e *Entry, counts bool, origin uint64, inline int) {
 	u := w.users.touch(sd.user)
-	u.Seq++
+	u.Seq = w.s.bug.nextSeq(u)
 	row := InboxRow{User: u.User, Seq: u.Seq, Entry: *e, Inline: len(e.Body) <= inline}
 	if !row.Inline {
 		row.Entry.Body = nil

@@ -125,7 +125,7 @@ func (o *appendOp) run(w *work) (Appended, error) {
 			return Appended{}, ErrIDInvalid
 		}
 	}
-	if r := w.sends.row(o.send); r.Found {
+	if r := w.s.bug.sent(w, o.send); r.Found {
 		if r.Hash != o.hash {
 			return Appended{}, ErrConflict
 		}

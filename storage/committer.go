@@ -319,6 +319,7 @@ func (c *committer) commit(b *batch) error {
 	}
 	c.m.batch.Observe(float64(len(b.ops)))
 	b.attempt = c.sh.breakers.commits.begin()
+	c.s.bug.lookEarly(c)
 	err := c.sh.Commit(c.sent(), c.w.merged(), c.plan, b.done)
 	c.cur = nil
 	return err
@@ -331,6 +332,7 @@ func (c *committer) runPlan(l *Locked) (*Writes, error) {
 	for _, o := range c.cur.ops {
 		o.plan(&c.w)
 	}
+	c.s.bug.answerEarly(c.cur)
 	return c.w.writes(), nil
 }
 

@@ -17,6 +17,7 @@ import (
 type Store struct {
 	opt    Options
 	log    zerolog.Logger
+	bug    bug      // none, but in a server for the torture
 	shards []*shard // by id
 
 	// slots is replaced under slotMu; changed is closed when that happens. route
@@ -66,7 +67,7 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 	if err := opt.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{opt: opt.withDefaults(), log: opt.Log, closing: make(chan struct{}), changed: make(chan struct{}), poke: make(chan struct{}, 1)}
+	s := &Store{opt: opt.withDefaults(), log: opt.Log, bug: openBug(), closing: make(chan struct{}), changed: make(chan struct{}), poke: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.open(ctx); err != nil {
 		s.Close()

@@ -13,6 +13,7 @@ type work struct {
 	shard *shard
 	slots *slotMap
 	batch *batch
+	early earlySends
 
 	locks    Locks
 	slotSeen [Slots / 64]uint64
@@ -193,6 +194,7 @@ func (w *work) writes() *Writes {
 		u := &o.Users[i]
 		if was := w.locked.Users[w.users.at[u.User]]; was.Found && u.Floor > was.Floor {
 			o.Trims = append(o.Trims, Trim{User: u.User, Floor: u.Floor})
+			w.s.bug.keepFloor(u, was)
 		}
 	}
 	for i := range w.tasks.rows {

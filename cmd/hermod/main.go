@@ -52,7 +52,7 @@ func (cmd *checkCmd) Run(c *cli, out io.Writer) error {
 		cfg.Explain(out)
 		return nil
 	}
-	cfg, err := config.Load(c.Config, os.Environ())
+	cfg, err := config.Load(c.Config, environ())
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (cmd *checkCmd) Run(c *cli, out io.Writer) error {
 
 // Run serves until a signal asks it to stop.
 func (cmd *runCmd) Run(c *cli) error {
-	load := func() (config.Config, error) { return config.Load(c.Config, os.Environ()) }
+	load := func() (config.Config, error) { return config.Load(c.Config, environ()) }
 	cfg, err := load()
 	if err != nil {
 		return err

@@ -170,7 +170,7 @@ func (c *Chat) Kick(user int64, slot uint8, connID uint64, newLogin bool) {
 		code = proto.ErrorCode_ERROR_CODE_KICKED
 	}
 	for _, s := range c.sessionsOf(storage.UserID(user)) {
-		if s.id.slot == slot && s.conn.ID() == connID {
+		if s.id.slot == slot && s.conn.ID() == connID && !c.bug.keepsSession() {
 			c.closeSession(s, proto.Errorf(code, ""))
 		}
 	}

@@ -43,6 +43,7 @@ type Chat struct {
 	rejoin  *rejoiner
 	leaving *leaving
 
+	bug    bug // none, but in a server for the torture
 	limits atomic.Pointer[Limits]
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -185,7 +186,7 @@ func New(opt Options) (*Chat, error) {
 	}
 	c := &Chat{
 		opt: opt, store: opt.Store, router: opt.Router, log: opt.Log, often: opt.Log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Second}), now: opt.Now, auth: auth,
-		table: newTable(),
+		table: newTable(), bug: openBug(),
 	}
 	c.limits.Store(&opt.Limits)
 	c.metrics = newMetrics(opt.Metrics, c.table)

@@ -87,6 +87,8 @@ func Open(opts Options) (*Shard, error) {
 		// when it cannot open.
 		opts.FS, watch = vfs.WithDiskHealthChecks(vfs.Default, slowDisk, nil, events.diskSlow)
 	}
+	flaw := openBug() // none, but in a server for the torture
+	opts.FS = flaw.disk(opts.FS)
 	db, err := crdb.Open(opts.Dir, opts.engine(events))
 	if err != nil {
 		if watch != nil {
@@ -99,7 +101,7 @@ func Open(opts Options) (*Shard, error) {
 		users:     newCache[storage.UserID, storage.UserHead](opts.HeadCacheBytes * 3 / 8),
 		convs:     newCache[storage.ConvKey, storage.ConvHead](opts.HeadCacheBytes / 4),
 		userConvs: newCache[storage.UserConvKey, storage.UserConv](opts.HeadCacheBytes * 3 / 8),
-		write:     db.ApplyNoSyncWait,
+		write:     flaw.writer(db),
 		unapplied: make(map[storage.SendKey]struct{}),
 		stop:      make(chan struct{}),
 	}
