@@ -69,6 +69,28 @@ func TestConnIsSmall(t *testing.T) {
 	}
 }
 
+// gnet keeps no address of a client: fails when a release of it has moved them.
+func TestGnetKeepsNoAddress(t *testing.T) {
+	h := &echo{}
+	e := start(t, h, nil)
+	e.dial().login()
+	c := h.conn(0)
+	done := make(chan struct{})
+	c.loop.post(func() {
+		defer close(done)
+		if !c.loop.gnet.ok {
+			t.Error("gnet's connection has changed: see gnetPeek")
+		}
+		if c.gc.RemoteAddr() != nil {
+			t.Error("gnet still knows the client's address")
+		}
+	})
+	<-done
+	if !c.RemoteIP().IsLoopback() {
+		t.Errorf("we do not: %v", c.RemoteIP())
+	}
+}
+
 // An idle TLS connection keeps none of crypto/tls's buffers: fails when a Go
 // release has moved them.
 func TestTLSKeepsNothing(t *testing.T) {

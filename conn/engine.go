@@ -99,7 +99,7 @@ func (s *Server) admit(gc gnet.Conn) Reason {
 		return ReasonDraining // not worth a handshake
 	}
 	now := s.clock()
-	c := &Conn{id: s.nextID.Add(1), gc: gc, loop: s.loopOf(gc.EventLoop()), addr: ip.As16(), slot: -1, listener: uint8(which)}
+	c := &Conn{id: s.nextID.Add(1), gc: gc, loop: s.loopOf(gc), addr: ip.As16(), slot: -1, listener: uint8(which)}
 	c.s = session{opened: now, phase: phaseHello}
 	if mode == Proxy {
 		c.s.phase = phaseProxy
@@ -120,6 +120,7 @@ func (s *Server) admit(gc gnet.Conn) Reason {
 		return ReasonMaxConns
 	}
 	s.metrics.opened.Inc()
+	c.loop.gnet.release(gc)
 	gc.SetContext(c)
 	c.loop.arm(c, now)
 	if mode == Plain {

@@ -22,6 +22,7 @@ const lingerBytes = 256 << 10
 type loop struct {
 	srv   *Server
 	el    gnet.EventLoop
+	gnet  gnetPeek
 	wheel wheel
 	slow  []*Conn // output is waiting: looked at on every tick
 	spare []*Conn // the dirty list of the round before, reused

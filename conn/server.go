@@ -151,7 +151,8 @@ func (s *Server) clock() stamp { return stamp(s.elapsed()) }
 
 // loopOf finds our side of a gnet loop, which shows itself with its first
 // connection.
-func (s *Server) loopOf(el gnet.EventLoop) *loop {
+func (s *Server) loopOf(gc gnet.Conn) *loop {
+	el := gc.EventLoop()
 	s.loopsMu.RLock()
 	l := s.loops[el]
 	s.loopsMu.RUnlock()
@@ -161,7 +162,7 @@ func (s *Server) loopOf(el gnet.EventLoop) *loop {
 	s.loopsMu.Lock()
 	defer s.loopsMu.Unlock()
 	if l = s.loops[el]; l == nil {
-		l = &loop{srv: s, el: el, dead: s.stopping.Load()}
+		l = &loop{srv: s, el: el, gnet: newGnetPeek(gc), dead: s.stopping.Load()}
 		l.wheel.tick = max(s.tick.Milliseconds(), 1)
 		l.wheel.now = s.elapsed()
 		s.loops[el] = l

@@ -24,10 +24,9 @@ const admitTimeout = 5 * time.Second
 func (c *Chat) admit(ctx context.Context, cn *conn.Conn, f *proto.Frame, id identity) {
 	hello := f.GetHello()
 	s := &session{conn: cn, id: member{
-		user: id.user, device: id.device, loginEpoch: id.loginEpoch, tokenGen: id.tokenGen, slot: id.slot,
-	}}
+		user: id.user, device: id.device, loginEpoch: id.loginEpoch, tokenGen: id.tokenGen,
+	}, slot: id.slot, foreground: hello.State == proto.AppState_APP_STATE_FOREGROUND}
 	s.flow.reading = true
-	s.foreground.Store(hello.State == proto.AppState_APP_STATE_FOREGROUND)
 	greeted, _ := cn.Data().(*greeting)
 	cn.SetData(s)
 	if greeted != nil && greeted.gone.Load() || s.isClosed() {
@@ -73,7 +72,7 @@ func (c *Chat) begin(s *session, from, head, stored uint64) {
 		return
 	}
 	s.welcomed = true
-	s.flow.sent, s.flow.acked, s.stored = from, from, stored
+	s.flow.sent, s.flow.acked, s.unstored = from, from, from > stored
 	s.flow.known = max(s.flow.known, head)
 	if s.flow.known > from {
 		c.startPump(s)
@@ -102,7 +101,7 @@ func (c *Chat) readHead(ctx context.Context, s *session) (head storage.UserHead,
 	switch {
 	case dev == nil || !head.Found || dev.LoginEpoch > s.id.loginEpoch:
 		return head, 0, proto.Errorf(proto.ErrorCode_ERROR_CODE_REVOKED, "")
-	case int(s.id.slot) < len(head.SlotEpochs) && head.SlotEpochs[s.id.slot] > s.id.loginEpoch:
+	case int(s.slot) < len(head.SlotEpochs) && head.SlotEpochs[s.slot] > s.id.loginEpoch:
 		return head, 0, proto.Errorf(proto.ErrorCode_ERROR_CODE_KICKED, "")
 	}
 	s.setTokenGen(head.TokenGen)
@@ -170,7 +169,7 @@ func (c *Chat) Kick(user int64, slot uint8, connID uint64, newLogin bool) {
 		code = proto.ErrorCode_ERROR_CODE_KICKED
 	}
 	for _, s := range c.sessionsOf(storage.UserID(user)) {
-		if s.id.slot == slot && s.conn.ID() == connID && !c.bug.keepsSession() {
+		if s.slot == slot && s.conn.ID() == connID && !c.bug.keepsSession() {
 			c.closeSession(s, proto.Errorf(code, ""))
 		}
 	}
@@ -220,8 +219,11 @@ func (s *session) release(c *Chat) {
 		c.windows.put(s.flow.win)
 		s.flow.win = nil
 	}
-	s.orders, s.busy = nil, nil
-	if s.dirty != nil || s.flow.acked > s.stored {
+	if s.more != nil {
+		s.more.held, s.more.busy = nil, nil
+		s.tidy()
+	}
+	if s.isDirty() || s.unstored {
 		c.marks.add(s)
 	}
 }

@@ -57,7 +57,7 @@ func TestLoginOfAGoneClientReplacesNobody(t *testing.T) {
 // taken out again.
 func TestClosedWhileAdmitted(t *testing.T) {
 	r := newRig(t, nil)
-	s := &session{conn: new(conn.Conn), id: member{user: storage.UserIDIn(1, 1), slot: 1}}
+	s := &session{conn: new(conn.Conn), id: member{user: storage.UserIDIn(1, 1)}, slot: 1}
 	r.chat.drop(s) // Closed
 	r.chat.table.add(s)
 	if fault := r.chat.attach(t.Context(), s); fault != nil {

@@ -209,7 +209,7 @@ func (l *auditLane) check(ctx context.Context, head *storage.UserHead, due time.
 
 // checkLogin says why a session has to end, nil if it has not.
 func (c *Chat) checkLogin(ctx context.Context, s *session, head *storage.UserHead) *proto.Fault {
-	if int(s.id.slot) < len(head.SlotEpochs) && head.SlotEpochs[s.id.slot] > s.id.loginEpoch && !c.bug.keepsSession() {
+	if int(s.slot) < len(head.SlotEpochs) && head.SlotEpochs[s.slot] > s.id.loginEpoch && !c.bug.keepsSession() {
 		return proto.Errorf(proto.ErrorCode_ERROR_CODE_KICKED, "")
 	}
 	if head.TokenGen <= s.tokenGen() {

@@ -38,7 +38,7 @@ func (c *Chat) attach(ctx context.Context, s *session) *proto.Fault {
 	defer storage.Leave(ctx)()
 	ctx, cancel := context.WithTimeout(ctx, attachTimeout)
 	defer cancel()
-	a, err := c.router.Attach(ctx, int64(s.id.user), s.id.slot, s.conn.ID(), s.id.loginEpoch)
+	a, err := c.router.Attach(ctx, int64(s.id.user), s.slot, s.conn.ID(), s.id.loginEpoch)
 	if err != nil {
 		c.metrics.attachFailures.Inc()
 		c.often.Warn().Err(err).Int64("user", int64(s.id.user)).Msg("the directory does not answer; the session goes on without it")
@@ -122,7 +122,7 @@ func (j *rejoiner) round() (more bool) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(j.c.ctx, attachTimeout)
-		a, err := j.c.router.Rejoin(ctx, int64(s.id.user), s.id.slot, s.conn.ID(), s.id.loginEpoch, o.came)
+		a, err := j.c.router.Rejoin(ctx, int64(s.id.user), s.slot, s.conn.ID(), s.id.loginEpoch, o.came)
 		cancel()
 		if err != nil {
 			j.mu.Lock()
@@ -183,7 +183,7 @@ func (l *leaving) next() *session {
 func (l *leaving) run() {
 	for s := l.next(); s != nil; s = l.next() {
 		ctx, cancel := context.WithTimeout(l.c.ctx, detachTimeout)
-		err := l.c.router.Detach(ctx, int64(s.id.user), s.id.slot, s.conn.ID())
+		err := l.c.router.Detach(ctx, int64(s.id.user), s.slot, s.conn.ID())
 		cancel()
 		if err != nil {
 			l.c.often.Debug().Err(err).Int64("user", int64(s.id.user)).Msg("detach failed; the directory forgets by itself")

@@ -13,10 +13,11 @@ import (
 // fold notes that the user's device has a conversation up to a conv_seq. s.mu
 // is held.
 func (s *session) fold(m mark) {
-	if s.dirty == nil {
-		s.dirty = make(map[storage.ConvKey]uint64, 1)
+	x := s.extra()
+	if x.dirty == nil {
+		x.dirty = make(map[storage.ConvKey]uint64, 1)
 	}
-	s.dirty[m.conv] = max(s.dirty[m.conv], m.convSeq)
+	x.dirty[m.conv] = max(x.dirty[m.conv], m.convSeq)
 }
 
 // marking says where a session is with the flusher. The flusher's lock guards
@@ -229,10 +230,9 @@ func (c *Chat) writeMarks(s *session) {
 		return
 	}
 	s.mu.Lock()
-	dirty, acked, closed := s.dirty, s.flow.acked, s.closed
-	s.dirty = nil
+	dirty, acked := s.takeDirty(), s.flow.acked
 	// An own message means no mark; its cursor is worth a write at the end only.
-	idle := len(dirty) == 0 && !(closed && acked > s.stored)
+	idle := len(dirty) == 0 && !(s.closed && s.unstored)
 	s.mu.Unlock()
 	if idle {
 		return
@@ -242,7 +242,9 @@ func (c *Chat) writeMarks(s *session) {
 		return
 	}
 	s.mu.Lock()
-	s.stored = max(s.stored, acked)
+	if s.flow.acked == acked {
+		s.unstored = false
+	}
 	s.mu.Unlock()
 }
 

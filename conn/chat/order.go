@@ -5,12 +5,9 @@ import (
 	"github.com/hermod-im/hermod/storage"
 )
 
-// orders is the rule that nothing overtakes: after a retryable refusal of a
-// send, later sends of that session to the same conversation are refused with
-// BUSY until one says resume_order. session.mu guards it.
-type orders struct {
-	held map[storage.ConvKey]hold
-}
+// The rule that nothing overtakes: after a retryable refusal of a send, later
+// sends of that session to the same conversation are refused with BUSY until one
+// says resume_order. more.held has these conversations.
 
 // hold is why a conversation waits. What comes from behind the mailbox (plain)
 // is in order with the sends that ask. The edge refuses beside it, while sends
@@ -34,11 +31,12 @@ func (s *session) hold(conv storage.ConvKey, edge uint64) bool {
 	if s.closed {
 		return true
 	}
-	if s.orders == nil {
-		s.orders = &orders{held: make(map[storage.ConvKey]hold)}
+	m := s.extra()
+	if m.held == nil {
+		m.held = make(map[storage.ConvKey]hold)
 	}
-	h, ok := s.orders.held[conv]
-	if !ok && len(s.orders.held) >= maxHeld {
+	h, ok := m.held[conv]
+	if !ok && len(m.held) >= maxHeld {
 		return false
 	}
 	if edge == 0 {
@@ -49,7 +47,7 @@ func (s *session) hold(conv storage.ConvKey, edge uint64) bool {
 		}
 		h.last = max(h.last, edge)
 	}
-	s.orders.held[conv] = h
+	m.held[conv] = h
 	return true
 }
 
@@ -58,10 +56,11 @@ func (s *session) hold(conv storage.ConvKey, edge uint64) bool {
 func (s *session) pass(conv storage.ConvKey, id uint64, resume bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.orders == nil {
+	if s.more == nil {
 		return true
 	}
-	h, ok := s.orders.held[conv]
+	held := s.more.held
+	h, ok := held[conv]
 	if !ok || !h.plain && id < h.first {
 		return true
 	}
@@ -75,12 +74,13 @@ func (s *session) pass(conv storage.ConvKey, id uint64, resume bool) bool {
 		h.first, h.last = 0, 0
 	}
 	if h != (hold{}) {
-		s.orders.held[conv] = h
+		held[conv] = h
 		return true
 	}
-	delete(s.orders.held, conv)
-	if len(s.orders.held) == 0 {
-		s.orders = nil
+	delete(held, conv)
+	if len(held) == 0 {
+		s.more.held = nil
+		s.tidy()
 	}
 	return true
 }

@@ -44,8 +44,8 @@ func TestOrderHold(t *testing.T) {
 					t.Errorf("step %d: another conversation is held", i)
 				}
 			}
-			if s.orders != nil {
-				t.Errorf("holds are left: %v", s.orders.held)
+			if s.more != nil {
+				t.Errorf("holds are left: %v", s.more.held)
 			}
 		})
 	}

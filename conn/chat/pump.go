@@ -247,11 +247,13 @@ func (c *Chat) acknowledge(s *session, seq uint64) {
 	if s.closed {
 		return
 	}
+	before := s.flow.acked
 	if !s.flow.ack(seq, &c.windows, s.fold) {
 		c.metrics.nonsense.Inc()
 		return
 	}
-	if s.dirty != nil {
+	s.unstored = s.unstored || s.flow.acked > before
+	if s.isDirty() {
 		c.marks.add(s)
 	}
 	if s.flow.wants(c.limits.Load()) {

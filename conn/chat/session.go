@@ -2,7 +2,6 @@ package chat
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"github.com/hermod-im/hermod/conn"
 	"github.com/hermod-im/hermod/proto"
@@ -18,33 +17,30 @@ type member struct {
 	loginEpoch uint64
 	// tokenGen is the generation that was checked last; under session.mu.
 	tokenGen uint64
-	slot     uint8
 }
 
 // session is a logged-in connection. An idle one is small (asserted in a test):
 // what only busy sessions need hangs off pointers that are nil again later.
 type session struct {
 	conn *conn.Conn
-	next *session // of the same user; under its shard's lock
+	next *session // in the table; under its shard's lock
 	id   member
 
-	// foreground decides about hints.
-	foreground atomic.Bool
-
-	mu       sync.Mutex
-	closed   bool
-	welcomed bool // the Welcome is in the outbox
-	flow     flow // what was sent, what is acknowledged
+	mu   sync.Mutex
+	flow flow // what was sent, what is acknowledged
 	// pend holds events of a burst that are not in the outbox yet. Whoever
 	// writes events flushes it first, so seq order holds.
-	pend   *[]byte
-	orders *orders // conversations whose sends wait for resume_order
-	busy   *busy
-	// dirty is the delivered marks that storage does not know yet; stored is
-	// the acknowledged seq that it knows.
-	dirty  map[storage.ConvKey]uint64
-	stored uint64
+	pend *[]byte
+	// more is what few sessions need at a time; nil when that is nothing.
+	more *more
 
+	closed     bool
+	welcomed   bool // the Welcome is in the outbox
+	foreground bool // the app is in front: hints are of use
+	// unstored: storage does not know yet that flow.acked is acknowledged.
+	unstored bool
+
+	slot    uint8   // of the device; never changes
 	marking marking // under markFlusher.mu
 }
 
@@ -54,12 +50,60 @@ func (s *session) isClosed() bool {
 	return s.closed
 }
 
+// more is under session.mu.
+type more struct {
+	// held is conversations whose sends wait for resume_order.
+	held map[storage.ConvKey]hold
+	// dirty is the delivered marks that storage does not know yet.
+	dirty map[storage.ConvKey]uint64
+	busy  *busy
+}
+
 // busy is what the rate rules remember about a session that uses them.
 type busy struct {
 	syncSecond int64
 	syncs      int
 	typed      typed
 }
+
+// extra returns s.more, made if there is none. s.mu is held.
+func (s *session) extra() *more {
+	if s.more == nil {
+		s.more = new(more)
+	}
+	return s.more
+}
+
+// tidy forgets what is empty. s.mu is held.
+func (s *session) tidy() {
+	if m := s.more; m != nil && m.held == nil && m.dirty == nil && m.busy == nil {
+		s.more = nil
+	}
+}
+
+// rates returns what the rate rules remember, empty at first. s.mu is held.
+func (s *session) rates() *busy {
+	m := s.extra()
+	if m.busy == nil {
+		m.busy = new(busy)
+	}
+	return m.busy
+}
+
+// takeDirty returns the delivered marks that storage does not know yet, and
+// leaves none. s.mu is held.
+func (s *session) takeDirty() map[storage.ConvKey]uint64 {
+	if s.more == nil {
+		return nil
+	}
+	dirty := s.more.dirty
+	s.more.dirty = nil
+	s.tidy()
+	return dirty
+}
+
+// isDirty reports whether there are such marks. s.mu is held.
+func (s *session) isDirty() bool { return s.more != nil && s.more.dirty != nil }
 
 // tokenGen returns the token generation that the session was checked against.
 func (s *session) tokenGen() uint64 {
@@ -73,101 +117,6 @@ func (s *session) setTokenGen(gen uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.id.tokenGen = max(s.id.tokenGen, gen)
-}
-
-// table finds the sessions of a user. It is sharded, since every delivery asks
-// it; a user's sessions are a list, so that a lookup allocates nothing.
-type table struct {
-	shards [tableShards]tableShard
-	count  atomic.Int64
-}
-
-const tableShards = 256
-
-type tableShard struct {
-	mu    sync.RWMutex
-	users map[storage.UserID]*session
-	_     [32]byte // shards of their own cache line
-}
-
-func newTable() *table {
-	t := new(table)
-	for i := range t.shards {
-		t.shards[i].users = make(map[storage.UserID]*session)
-	}
-	return t
-}
-
-func (t *table) shard(u storage.UserID) *tableShard {
-	return &t.shards[uint64(u)*0x9e3779b97f4a7c15>>56]
-}
-
-func (t *table) add(s *session) {
-	sh := t.shard(s.id.user)
-	sh.mu.Lock()
-	s.next = sh.users[s.id.user]
-	sh.users[s.id.user] = s
-	sh.mu.Unlock()
-	t.count.Add(1)
-}
-
-// remove reports whether s was there.
-func (t *table) remove(s *session) bool {
-	sh := t.shard(s.id.user)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	var prev *session
-	for at := sh.users[s.id.user]; at != nil; prev, at = at, at.next {
-		if at != s {
-			continue
-		}
-		switch {
-		case prev != nil:
-			prev.next = s.next
-		case s.next != nil:
-			sh.users[s.id.user] = s.next
-		default:
-			delete(sh.users, s.id.user)
-		}
-		s.next = nil
-		t.count.Add(-1)
-		return true
-	}
-	return false
-}
-
-// find appends u's sessions to dst.
-func (t *table) find(u storage.UserID, dst []*session) []*session {
-	sh := t.shard(u)
-	sh.mu.RLock()
-	for s := sh.users[u]; s != nil; s = s.next {
-		dst = append(dst, s)
-	}
-	sh.mu.RUnlock()
-	return dst
-}
-
-// has reports whether u has the connection.
-func (t *table) has(u storage.UserID, connID uint64) bool {
-	sh := t.shard(u)
-	sh.mu.RLock()
-	defer sh.mu.RUnlock()
-	s := sh.users[u]
-	for s != nil && s.conn.ID() != connID {
-		s = s.next
-	}
-	return s != nil
-}
-
-// users appends the users of one shard to dst.
-func (t *table) users(shard int, dst []storage.UserID) []storage.UserID {
-	sh := &t.shards[shard]
-	sh.mu.RLock()
-	for u := range sh.users {
-		dst = append(dst, u)
-	}
-	sh.mu.RUnlock()
-	return dst
 }
 
 // Sessions is how many sessions this node has now.

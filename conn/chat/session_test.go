@@ -13,7 +13,7 @@ import (
 
 // An idle session is small: it holds no buffer, no map, no window.
 func TestIdleSessionIsSmall(t *testing.T) {
-	if size := unsafe.Sizeof(session{}); size > 208 {
+	if size := unsafe.Sizeof(session{}); size > 128 {
 		t.Errorf("a session has %d bytes", size)
 	}
 	r := newRig(t, nil)
@@ -24,7 +24,7 @@ func TestIdleSessionIsSmall(t *testing.T) {
 	eventually(t, "everything is given back", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.flow.win == nil && s.pend == nil && s.orders == nil && s.dirty == nil && s.busy == nil
+		return s.flow.win == nil && s.pend == nil && s.more == nil
 	})
 }
 
@@ -45,8 +45,34 @@ func TestTable(t *testing.T) {
 			t.Errorf("%d sessions are left after %d removals", len(left), i+1)
 		}
 	}
-	if tb.count.Load() != 0 || len(tb.shard(u).users) != 0 {
+	if tb.count.Load() != 0 || len(tb.users(int(userHash(u)>>56), nil)) != 0 {
 		t.Error("the table is not empty")
+	}
+}
+
+// A shard that grows loses nobody, and names users with several sessions once.
+func TestTableGrows(t *testing.T) {
+	tb := newTable()
+	const users, each = 20 * tableShards, 3
+	seen := make(map[storage.UserID]int)
+	for n := range users * each {
+		u := storage.UserIDIn(storage.Slot(n%users%4096), uint64(n%users)+1)
+		seen[u]++
+		tb.add(&session{id: member{user: u}})
+	}
+	for i := range tb.shards {
+		if sh := &tb.shards[i]; sh.count > len(sh.buckets) {
+			t.Fatalf("%d sessions in %d buckets", sh.count, len(sh.buckets))
+		}
+		for _, u := range tb.users(i, nil) {
+			if len(tb.find(u, nil)) != seen[u] {
+				t.Fatalf("%d sessions of %d are found, %d were added", len(tb.find(u, nil)), u, seen[u])
+			}
+			delete(seen, u)
+		}
+	}
+	if len(seen) != 0 {
+		t.Errorf("%d users are not named", len(seen))
 	}
 }
 
@@ -179,7 +205,7 @@ func TestTypingReachesTheForegroundOnly(t *testing.T) {
 		s := r.chat.sessionsOf(storage.UserID(a.d.user))[0]
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.busy.typed.on
+		return s.more.busy.typed.on
 	})
 	a.send(textTo(b.d.user, "x")) // behind the signal on the same connection
 	b.events(1)

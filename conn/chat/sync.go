@@ -65,10 +65,7 @@ func (c *Chat) syncRate(s *session) *proto.Fault {
 	}
 	now, rate := c.now(), c.limits.Load().SyncsPerSecond
 	s.mu.Lock()
-	if s.busy == nil {
-		s.busy = new(busy)
-	}
-	b := s.busy
+	b := s.rates()
 	if sec := now.Unix(); b.syncSecond != sec {
 		b.syncSecond, b.syncs = sec, 0
 	}

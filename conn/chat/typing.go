@@ -69,10 +69,7 @@ func (s *session) mayType(conv storage.ConvKey, on bool, now time.Time) bool {
 	if s.closed {
 		return false
 	}
-	if s.busy == nil {
-		s.busy = new(busy)
-	}
-	last := &s.busy.typed
+	last := &s.rates().typed
 	since := now.Sub(last.at)
 	switch {
 	case last.conv != conv && since < typingSwitch,
@@ -88,10 +85,10 @@ func (s *session) mayType(conv storage.ConvKey, on bool, now time.Time) bool {
 func (s *session) types(conv storage.ConvKey) (on, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.busy == nil || s.busy.typed.conv != conv {
+	if s.more == nil || s.more.busy == nil || s.more.busy.typed.conv != conv {
 		return false, false
 	}
-	return s.busy.typed.on, true
+	return s.more.busy.typed.on, true
 }
 
 func (c *Chat) hintTyping(ctx context.Context, conv storage.ConvKey, user storage.UserID, on bool) {
@@ -109,7 +106,7 @@ func (c *Chat) hintTyping(ctx context.Context, conv storage.ConvKey, user storag
 func (c *Chat) Hint(hs []router.Hint) {
 	for i := range hs {
 		for _, s := range c.sessionsOf(storage.UserID(hs[i].User)) {
-			if s.foreground.Load() && s.ready() {
+			if s.takesHints() {
 				_ = s.conn.SendBytes(hs[i].Frame)
 				c.metrics.hints["sent"].Inc()
 			}
@@ -117,16 +114,19 @@ func (c *Chat) Hint(hs []router.Hint) {
 	}
 }
 
-// ready reports whether the Welcome is out: nothing may come before it.
-func (s *session) ready() bool {
+// takesHints reports whether the app is in front, and the Welcome out: nothing
+// may come before it.
+func (s *session) takesHints() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.closed && s.welcomed
+	return s.foreground && s.welcomed && !s.closed
 }
 
 // setState notes whether the app is in front.
 func (c *Chat) setState(s *session, f *proto.Frame) (park bool) {
-	s.foreground.Store(f.GetSetState().State == proto.AppState_APP_STATE_FOREGROUND)
+	s.mu.Lock()
+	s.foreground = f.GetSetState().State == proto.AppState_APP_STATE_FOREGROUND
+	s.mu.Unlock()
 	_ = s.conn.Reply(f.Id, okFrame())
 	return false
 }
