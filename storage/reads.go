@@ -100,6 +100,12 @@ func (sh *shard) view(ctx context.Context, g *guarded, fn func(Snap) error) erro
 		return fn(g)
 	})
 	sh.breakers.reads.end(a, err)
+	if errors.Is(err, ErrBusy) || errors.Is(err, context.DeadlineExceeded) {
+		// Whoever was let through to find out is told what all others are.
+		if given := sh.breakers.reads.given(); given != nil {
+			return given
+		}
+	}
 	return err
 }
 

@@ -99,9 +99,7 @@ func TestGivenUp(t *testing.T) {
 				_, err := f.try(message(us[0], us[1], "x"))
 				f.refusedSoon("a send", err)
 				_, err = f.s.Sync(f.ctx(), us[0], 0, 10, 0)
-				if !errors.Is(err, storage.ErrUnavailable) {
-					t.Errorf("a sync: %v", err)
-				}
+				f.refusedSoon("a sync", err)
 				err = f.s.Update(f.ctx(), storage.Reads{Users: us[:1]}, func(tx *storage.Tx) error { tx.PutUser(tx.User(us[0])); return nil })
 				f.refusedSoon("an update", err)
 			}
@@ -128,6 +126,27 @@ func TestGivenUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The read that is let through to find out whether a shard is back is refused
+// like all others when it is not, and knows when to come again.
+func TestProbeIsRefused(t *testing.T) {
+	f, ill := newIllFix(t, func(o *storage.Options) { o.BreakAfter = 10 * time.Millisecond })
+	u := f.userOn(0, 1)
+	var asked int // calls that came to the shard, all but a few of them these
+	ill.Down(fmt.Errorf("connection refused: %w", storage.ErrBusy))
+	sync := func() error {
+		before := ill.Calls()
+		_, err := f.s.Sync(f.ctx(), u, 0, 10, 0)
+		asked += ill.Calls() - before
+		return err
+	}
+	f.wait("reads are given up", func() bool { return storage.RetryAfter(sync()) > 0 })
+	asked = 0
+	f.wait("some were let through", func() bool {
+		f.refusedSoon("a sync", sync())
+		return asked >= 5
+	})
 }
 
 // othersWorkOn is a second othersWork with the same users.
