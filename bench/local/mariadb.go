@@ -110,9 +110,13 @@ func (db *MariaDB) args(port int) []string {
 
 // DSN is what go-sql-driver opens the database with. The password in it is of
 // this run only.
-func (db *MariaDB) DSN(database string) string {
+func (db *MariaDB) DSN(database string) string { return db.DSNAt(db.Addr(), database) }
+
+// DSNAt is a DSN that reaches the server at another address, like that of a
+// proxy.
+func (db *MariaDB) DSNAt(addr, database string) string {
 	c := mysql.NewConfig()
-	c.User, c.Passwd, c.Net, c.Addr, c.DBName = dbUser, db.password, "tcp", db.Addr(), database
+	c.User, c.Passwd, c.Net, c.Addr, c.DBName = dbUser, db.password, "tcp", addr, database
 	return c.FormatDSN()
 }
 

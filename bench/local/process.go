@@ -24,6 +24,19 @@ type ProcessOptions struct {
 // it can be killed, stopped with SIGTERM, paused and started again, and dies
 // with this process. Ports are the command's own business; see [FreePort].
 func StartProcess(ctx context.Context, opt ProcessOptions) (*Server, error) {
+	s, err := NewProcess(opt)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Start(ctx); err != nil {
+		_ = s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// NewProcess is StartProcess without the start.
+func NewProcess(opt ProcessOptions) (*Server, error) {
 	if opt.Name == "" || opt.Command == nil || opt.Ready == nil {
 		return nil, errors.New("local: ProcessOptions needs Name, Command and Ready")
 	}
@@ -33,10 +46,6 @@ func StartProcess(ctx context.Context, opt ProcessOptions) (*Server, error) {
 	}
 	s := &Server{name: opt.Name, dir: dir, ownDir: own, ready: opt.Ready}
 	s.command = func(int) *exec.Cmd { return opt.Command() }
-	if err := s.Start(ctx); err != nil {
-		_ = s.Close()
-		return nil, err
-	}
 	return s, nil
 }
 

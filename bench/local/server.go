@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -57,14 +58,21 @@ func folder(dir, name string) (_ string, own bool, err error) {
 	return dir, true, err
 }
 
-// freePort asks the kernel for a port that nobody uses now.
+// freePort finds a port that nobody uses now. The kernel, asked for one, gives
+// of those that it also gives to connections that go out; while a server is
+// down, one of those may take its port, or a client that connects to it may be
+// given just that and connect to itself. So it is one from below these.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("local: no free port: %w", err)
+	const from, to = 15_000, 32_000
+	var err error
+	for range 100 {
+		port := from + rand.IntN(to-from)
+		var l net.Listener
+		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("local: no free port: %w", err)
 }
 
 // first starts the server for the first time. Between asking for a free port

@@ -33,7 +33,7 @@ var mayImport = map[string][]string{
 	"bench/attack":        {"proto", "conn/client"},
 	// What the commands share: the configuration, and clusters to play with.
 	"cmd/internal/config":  {"storage", "storage/mysql", "storage/pebble", "router/peer"},
-	"cmd/internal/cluster": {"cmd/internal/config", "router/peer", "bench/local"},
+	"cmd/internal/cluster": {"cmd/internal/config", "router/peer", "bench/local", "bench/fault"},
 	"cmd/internal/slots":   {"storage"},
 	"cmd/hermod":           {"*"},
 	"cmd/hermodctl":        {"*"},

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hermod-im/hermod/bench/local"
-	"github.com/hermod-im/hermod/cmd/internal/config"
 )
 
 // Options says what a cluster on this machine is made of. Zero values mean the
@@ -35,6 +34,12 @@ type Options struct {
 	// Ports are what the nodes' client listeners would like, one after the
 	// other; 0, and whatever is taken: free ones.
 	Ports int
+	// Links puts a link between all parts, which can be cut, delayed and so on:
+	// Faults has more to offer then. A connection costs a little more.
+	Links bool
+	// Previous is a server of an earlier version, for the fault that runs a node
+	// with it; empty: there is none.
+	Previous string
 	// Settings are added to every node's environment, like HERMOD_LOG_LEVEL=debug.
 	Settings []string
 	// DatabaseArgs are added to the databases' command lines.
@@ -72,7 +77,8 @@ type Cluster struct {
 
 	opt       Options
 	ownDir    bool
-	redisAddr string // what the nodes connect to
+	redisAddr string // where nodes would find it without links
+	links     links
 }
 
 // Start starts databases and Redis, prepares the shards, and starts the nodes.
@@ -111,12 +117,8 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 	if err := c.shards(ctx); err != nil {
 		return err
 	}
-	for i := range c.opt.Nodes {
-		n, err := c.newNode(i)
-		if err != nil {
-			return err
-		}
-		c.Nodes = append(c.Nodes, n)
+	if err := c.makeNodes(); err != nil {
+		return err
 	}
 	if err := c.opt.Init(ctx, c.Nodes[0].Config); err != nil {
 		return fmt.Errorf("cluster: preparing the shards: %w", err)
@@ -195,24 +197,20 @@ func (c *Cluster) startRedis(ctx context.Context) (err error) {
 	return os.WriteFile(filepath.Join(c.Dir, "redis-password"), []byte(c.Redis.Password()+"\n"), 0o600)
 }
 
-// shards makes a database for each shard, and the file with its DSN.
+// shards makes a database for each shard.
 func (c *Cluster) shards(ctx context.Context) error {
 	for i := range c.opt.Shards {
-		db, name := c.Database(i+1), "hermod_"+strconv.Itoa(i+1)
-		if err := db.CreateDatabase(ctx, name); err != nil {
+		db := c.Database(i + 1)
+		if err := db.CreateDatabase(ctx, schema(i+1)); err != nil {
 			return err
 		}
-		c.ShardDSN = append(c.ShardDSN, db.DSN(name))
-		if err := os.WriteFile(c.dsnFile(i+1), []byte(db.DSN(name)+"\n"), 0o600); err != nil {
-			return err
-		}
+		c.ShardDSN = append(c.ShardDSN, db.DSN(schema(i+1)))
 	}
 	return nil
 }
 
-func (c *Cluster) dsnFile(shard int) string {
-	return filepath.Join(c.Dir, "shard-"+strconv.Itoa(shard)+".dsn")
-}
+// schema is the name of a shard's database.
+func schema(shard int) string { return "hermod_" + strconv.Itoa(shard) }
 
 // Database is the server that a shard is on.
 func (c *Cluster) Database(shard int) *local.MariaDB {
@@ -242,35 +240,9 @@ func (c *Cluster) Close() error {
 	if c.Redis != nil {
 		errs = append(errs, c.Redis.Close())
 	}
+	errs = append(errs, c.links.close()...)
 	if c.ownDir {
 		errs = append(errs, os.RemoveAll(c.Dir))
 	}
 	return errors.Join(errs...)
-}
-
-// configuration is what a node of this cluster runs with.
-func (c *Cluster) configuration(n *Node) config.Config {
-	cfg := config.Default()
-	cfg.Listen.Plain = n.Addr
-	if c.opt.TLS {
-		cfg.Listen.Plain, cfg.Listen.TLS = "", n.Addr
-		cfg.TLS = config.TLSConfig{Cert: c.pki(n.Name + ".pem"), Key: c.pki(n.Name + "-key.pem")}
-	}
-	cfg.Admin.Listen = n.Admin
-	cfg.Data.Dir = filepath.Join(n.dir, "data")
-	cfg.Auth.KeysDir = filepath.Join(c.Dir, "keys")
-	cfg.Log.Format = "json"
-	cfg.Redis.Addrs, cfg.Redis.PasswordFile, cfg.Redis.TLS = []string{c.redisAddr}, filepath.Join(c.Dir, "redis-password"), c.opt.TLS
-	if c.opt.TLS {
-		cfg.Redis.CA = c.CA.Cert
-	}
-	cfg.Cluster = config.ClusterConfig{Listen: n.Peer, CA: c.CA.Cert, Cert: c.pki(n.Name + ".pem"), Key: c.pki(n.Name + "-key.pem")}
-	for i := range c.opt.Shards {
-		sc := config.ShardConfig{ID: i + 1, Engine: config.MySQL, DSNFile: c.dsnFile(i + 1)}
-		if c.opt.TLS {
-			sc.CA = c.CA.Cert
-		}
-		cfg.Storage.Shards = append(cfg.Storage.Shards, sc)
-	}
-	return cfg
 }

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -10,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/hermod-im/hermod/bench/local"
@@ -21,37 +21,55 @@ type Node struct {
 	Number uint64
 	// Config is its hermod.toml.
 	Config string
-	// Addr is for clients, Admin the operator's HTTP, Peer for other nodes.
+	// Addr is where clients find it, Admin the operator's HTTP, Peer its
+	// listener for other nodes.
 	Addr, Admin, Peer string
 
-	c   *Cluster
-	dir string
+	c      *Cluster
+	dir    string
+	listen string // its listener for clients: Addr, unless links are in between
+	binary atomic.Pointer[string]
 	*local.Server
 }
 
-// newNode makes certificate and configuration of the i-th node.
-func (c *Cluster) newNode(i int) (*Node, error) {
-	n := &Node{Name: "node" + strconv.Itoa(i+1), c: c}
+func nodeName(i int) string { return "node" + strconv.Itoa(i+1) }
+
+// makeNodes makes all nodes, and then their configurations: the way to a node
+// has to know all.
+func (c *Cluster) makeNodes() error {
+	for i := range c.opt.Nodes {
+		n, err := c.newNode(i)
+		if err != nil {
+			return err
+		}
+		c.Nodes = append(c.Nodes, n)
+	}
+	for i, n := range c.Nodes {
+		wish := 0
+		if c.opt.Ports > 0 {
+			wish = c.opt.Ports + i
+		}
+		if err := n.configure(wish); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newNode makes folder, ports and certificate of the i-th node.
+func (c *Cluster) newNode(i int) (n *Node, err error) {
+	n = &Node{Name: nodeName(i), c: c}
+	n.binary.Store(&c.opt.Binary)
 	n.dir = filepath.Join(c.Dir, n.Name)
 	n.Config = filepath.Join(n.dir, "hermod.toml")
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return nil, err
 	}
-	wish := 0
-	if c.opt.Ports > 0 {
-		wish = c.opt.Ports + i
-	}
-	for _, a := range []struct {
-		addr *string
-		wish int
-	}{{&n.Addr, wish}, {&n.Admin, 0}, {&n.Peer, 0}} {
-		port, err := portLike(a.wish)
-		if err != nil {
+	for _, addr := range []*string{&n.Admin, &n.Peer} {
+		if *addr, err = addrLike(0); err != nil {
 			return nil, err
 		}
-		*a.addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	}
-	var err error
 	if n.Number, err = NodeNumber(c.pki(n.Name + ".pem")); err != nil {
 		return nil, err
 	}
@@ -62,39 +80,32 @@ func (c *Cluster) newNode(i int) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := c.configuration(n)
-	var text bytes.Buffer
-	fmt.Fprintf(&text, "# %s of a cluster on this machine, written by its start.\n", n.Name)
-	cfg.Explain(&text)
-	return n, os.WriteFile(n.Config, text.Bytes(), 0o600)
+	n.Server, err = local.NewProcess(local.ProcessOptions{Name: n.Name, Dir: n.dir, Command: n.command, Ready: n.Ready})
+	return n, err
 }
 
-// portLike returns the port if it is free, and otherwise one that is.
-func portLike(port int) (int, error) {
+// addrLike returns an address with that port if it is free, and otherwise with
+// one that is.
+func addrLike(port int) (string, error) {
 	if port > 0 {
-		if ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
-			return port, ln.Close()
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		if ln, err := net.Listen("tcp", addr); err == nil {
+			return addr, ln.Close()
 		}
 	}
-	return local.FreePort()
+	port, err := local.FreePort()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), err
 }
 
 // Start starts the node, or starts it again after it has ended in whatever way,
 // and returns when it is ready for clients.
 func (n *Node) Start(ctx context.Context) error {
-	if n.Server != nil {
-		n.Kill() // one that has ended by itself is not known to have
-		return n.Server.Start(ctx)
-	}
-	var err error
-	n.Server, err = local.StartProcess(ctx, local.ProcessOptions{
-		Name: n.Name, Dir: n.dir, Command: n.command, Ready: n.Ready,
-	})
-	return err
+	n.Kill() // one that has ended by itself is not known to have
+	return n.Server.Start(ctx)
 }
 
 func (n *Node) command() *exec.Cmd {
-	cmd := exec.Command(n.c.opt.Binary, "--config", n.Config)
+	cmd := exec.Command(*n.binary.Load(), "--config", n.Config)
 	cmd.Env = append(os.Environ(), n.c.opt.Settings...)
 	return cmd
 }
@@ -116,20 +127,4 @@ func (n *Node) Ready(ctx context.Context) error {
 		return fmt.Errorf("%s is not ready: %s", n.Name, resp.Status)
 	}
 	return nil
-}
-
-// Stop drains the node and ends it; one that was never started stays so.
-func (n *Node) Stop() error {
-	if n.Server == nil {
-		return nil
-	}
-	return n.Server.Stop()
-}
-
-// Close kills the node. Its folder stays.
-func (n *Node) Close() error {
-	if n.Server == nil {
-		return nil
-	}
-	return n.Server.Close()
 }
