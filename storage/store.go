@@ -105,6 +105,9 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.openNameKey(ctx); err != nil {
 		return err
 	}
+	if err := s.takeLeases(ctx); err != nil {
+		return err
+	}
 	for slot, owner := range s.slots.Load().owner {
 		s.route[slot].Store(int32(owner))
 	}
