@@ -188,13 +188,24 @@ func (m *Mover) try(ctx context.Context, f func() error) error {
 	}
 }
 
-// setSlot writes a shard's row of a slot. It may be repeated.
+// setSlot writes a shard's row of a slot. It may be repeated. An error that is
+// ErrUnknown, among others, says that the row may have been written.
 func (m *Mover) setSlot(ctx context.Context, sh Shard, r SlotRow) error {
-	err := m.try(ctx, func() error { return m.lock.commit(ctx, sh, &Writes{Slots: []SlotRow{r}}) })
-	if err != nil {
-		return fmt.Errorf("shard %d: writing the row of slot %d: %w", sh.ID(), r.Slot, err)
+	var unknown error
+	err := m.try(ctx, func() error {
+		err := m.lock.commit(ctx, sh, &Writes{Slots: []SlotRow{r}})
+		if errors.Is(err, ErrUnknown) {
+			unknown = err
+		}
+		return err
+	})
+	switch {
+	case err == nil:
+		return nil
+	case unknown != nil && !errors.Is(err, ErrUnknown):
+		err = fmt.Errorf("%w, after %w", err, unknown)
 	}
-	return nil
+	return fmt.Errorf("shard %d: writing the row of slot %d: %w", sh.ID(), r.Slot, err)
 }
 
 // move is one slot on its way.
@@ -312,7 +323,9 @@ func (v *move) carry(ctx context.Context) (owned bool, err error) {
 	m.opt.Step(v.slot, fmt.Sprintf("own at shard %d", v.dst.ID()))
 	own := SlotRow{Slot: v.slot, State: SlotOwned, Epoch: v.next()}
 	if err := m.setSlot(ctx, v.dst, own); err != nil {
-		return !errors.Is(err, errLockLost), err
+		// A lock that was lost after an attempt of which nothing is known does
+		// not make that attempt undone.
+		return errors.Is(err, ErrUnknown) || !errors.Is(err, errLockLost), err
 	}
 	return false, nil
 }
