@@ -116,6 +116,9 @@ type committer struct {
 	// behind is what comes after the part of a bisected batch that is being
 	// settled.
 	behind []op
+	// cursed are conversations of which an op has just been refused for good: see
+	// bisect. While barred may be looked at, it is changed under mu only.
+	cursed []ConvKey
 	w      work
 	plan   func(*Locked) (*Writes, error)
 
@@ -200,6 +203,7 @@ func (c *committer) run() {
 			return
 		case b.err != nil:
 			c.settle(b)
+			c.lift()
 		default:
 			c.launch(b)
 		}

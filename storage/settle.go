@@ -87,36 +87,6 @@ func (c *committer) drop(b *batch) {
 	c.mu.Unlock()
 }
 
-// bisect finds the op that the engine refuses for good, by halves.
-func (c *committer) bisect(b *batch, err error) {
-	c.m.retry("bisect")
-	if len(b.ops) == 1 {
-		c.s.log.Error().Err(err).Uint32("shard", uint32(c.sh.ID())).Uint16("slot", uint16(b.ops[0].head().slot)).
-			Msg("the shard refuses an operation for good")
-		b.ops[0].answer(err)
-		c.drop(b)
-		return
-	}
-	half, outer := len(b.ops)/2, c.behind
-	c.behind = slices.Concat(b.ops[half:], outer)
-	c.part(b.ops[:half])
-	if c.behind != nil { // not shed meanwhile
-		c.behind = outer
-		c.part(b.ops[half:])
-	}
-	c.drop(b)
-}
-
-// part commits some of a batch by themselves.
-func (c *committer) part(ops []op) {
-	c.mu.Lock()
-	b := c.newBatch()
-	c.mu.Unlock()
-	b.ops = append(b.ops, ops...)
-	b.err = c.commitWait(b)
-	c.settle(b)
-}
-
 // full refuses the sends of a batch and all that queued behind, for lack of
 // room. Everything else is tried by itself: what needs no room (retention,
 // finished tasks, a revocation) was only in the wrong company, and without the

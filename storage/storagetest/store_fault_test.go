@@ -202,44 +202,63 @@ func (f *storeFix) bump(u storage.UserID, i int) {
 	}
 }
 
-// An op that the shard refuses for good is found by halves; nobody else is hurt.
+// An op that the shard refuses for good is found by halves. What was sent after
+// it in the same conversation is refused, too, since the sender may try it again;
+// nobody else is hurt.
 func TestBisect(t *testing.T) {
-	f, mems := newFaultFix(t, 1, MemOptions{Delay: time.Millisecond}, nil)
+	f, mems := newFaultFix(t, 1, MemOptions{}, func(o *storage.Options) {
+		o.CommittersPerShard, o.MaxBatch, o.MaxFlying = 1, 32, 1
+	})
 	us := f.users(4)
-	refused := errors.New("the row is cursed")
+	cursed := errors.New("the row is cursed")
+	hold, before := mems[0].Hold(), mems[0].Commits()
+	first := start(f.s, message(us[0], us[0], "first"))
+	f.wait("the first commit", func() bool { return mems[0].Commits() > before })
 	mems[0].SetFault(func(_ int, w *storage.Writes) Fault {
 		if slices.ContainsFunc(w.Entries, func(e storage.Entry) bool { return string(e.Body) == "poison" }) {
-			return Fault{Err: refused, Early: len(w.Entries)%2 == 0}
+			return Fault{Err: cursed, Early: len(w.Entries)%2 == 0}
 		}
 		return Fault{}
 	})
+	var ms []storage.Append
 	var cs []<-chan sent
-	var want []string
+	var want []error
+	refused := map[storage.UserID]bool{}
 	for i := range 200 {
-		body := fmt.Sprintf("%03d", i)
-		if i%37 == 5 {
-			body = "poison"
-		} else if i%4 < 3 {
-			want = append(want, body)
+		to, body, err := us[1+i%3], fmt.Sprintf("%03d", i), error(nil)
+		switch {
+		case i%37 == 6 && to != us[3]:
+			body, err = "poison", cursed
 		}
-		to := us[1]
-		if i%4 == 3 {
-			to = us[2]
+		if refused[to] {
+			err = storage.ErrUnavailable
 		}
-		if body == "poison" {
-			to = us[1+i%3]
-		}
-		cs = append(cs, start(f.s, message(us[0], to, body)))
+		refused[to] = err != nil
+		ms, want = append(ms, message(us[0], to, body)), append(want, err)
+		cs = append(cs, start(f.s, ms[i]))
+	}
+	hold()
+	if _, err := f.result(first); err != nil {
+		t.Error(err)
 	}
 	for i, c := range cs {
-		if _, err := f.result(c); (i%37 == 5) != errors.Is(err, refused) || i%37 != 5 && err != nil {
-			t.Errorf("append %d: %v", i, err)
+		if _, err := f.result(c); !errors.Is(err, want[i]) {
+			t.Errorf("append %d (%q to %d): %v, want %v", i, ms[i].Body, ms[i].Conv.Peer(us[0]), err, want[i])
 		}
 	}
-	rows := f.inbox(us[1])
-	f.contiguous(us[1], rows)
-	if got := bodies(rows); !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+	var all [3][]string
+	for i, m := range ms {
+		if string(m.Body) != "poison" {
+			f.wait("the conversation goes on", func() bool { _, err := f.try(m); return err == nil })
+			all[i%3] = append(all[i%3], string(m.Body))
+		}
+	}
+	for i, u := range us[1:] {
+		rows := f.inbox(u)
+		f.contiguous(u, rows)
+		if got := bodies(rows); !slices.Equal(got, all[i]) {
+			t.Errorf("user %d got %q, want %q", u, got, all[i])
+		}
 	}
 }
 
