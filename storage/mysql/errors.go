@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/go-sql-driver/mysql"
 
@@ -12,11 +13,18 @@ import (
 
 // Error numbers, the same in MySQL and MariaDB.
 const (
+	errWrite         = 3  // of the file system's layer, which has small numbers
+	errFileFull      = 20 // likewise
+	errCheckRead     = 1020
 	errDiskFull      = 1021
+	errGotErrno      = 1030
 	errDuplicate     = 1062
 	errTableFull     = 1114
 	errLockWait      = 1205
+	errLockTable     = 1206 // too many locks
 	errDeadlock      = 1213
+	errDefChanged    = 1412 // a table was changed after the snapshot
+	errTooManyTrx    = 1637
 	errNoSuchTable   = 1146
 	errFileTooBig    = 1026
 	errOutOfMemory   = 1041
@@ -63,6 +71,11 @@ func wrap(what string, err error) error {
 		}
 	}
 	switch n := number(err); n {
+	case errGotErrno:
+		if !strings.Contains(err.Error(), noSpace) {
+			break
+		}
+		return fmt.Errorf("mysql: %s: %w: %w", what, storage.ErrFull, err)
 	case 0:
 		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("mysql: %s: %w: %w", what, storage.ErrBusy, err)
@@ -72,14 +85,18 @@ func wrap(what string, err error) error {
 			return fmt.Errorf("mysql: %s: %w", what, err)
 		}
 		return fmt.Errorf("mysql: %s: %w: %w", what, storage.ErrBusy, err) // the network, or the server's end
-	case errDiskFull, errTableFull, errFileTooBig:
+	case errDiskFull, errTableFull, errFileTooBig, errWrite, errFileFull:
 		return fmt.Errorf("mysql: %s: %w: %w", what, storage.ErrFull, err)
 	case errLockWait, errDeadlock, errOutOfMemory, errTooManyConns, errShutdown, errHostBlocked, errUserConns, errReadOnly,
-		errInterrupted, errReadOnlyMode, errMaxStatement, errQueryTimeout, errConnKilled, errServerStopped, errIdle:
+		errInterrupted, errReadOnlyMode, errMaxStatement, errQueryTimeout, errConnKilled, errServerStopped, errIdle,
+		errLockTable, errDefChanged, errTooManyTrx, errCheckRead:
 		return fmt.Errorf("mysql: %s: %w: %w", what, storage.ErrBusy, err)
 	}
 	return fmt.Errorf("mysql: %s: %w", what, err)
 }
+
+// noSpace is how a storage engine's own error (1030) says ENOSPC.
+const noSpace = "error 28 "
 
 // readOnly reports that the server has become a replica. Its connections are no
 // use; new ones may find the primary behind the same name.

@@ -83,7 +83,9 @@ func (v *snap) begin() error {
 func (v *snap) close() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.ctx), v.s.opt.Timeout)
 	defer cancel()
-	_ = v.k.exec(ctx, "ROLLBACK")
+	if err := v.k.exec(ctx, "ROLLBACK"); err != nil {
+		v.k.drop() // or what comes next on it would be part of this transaction
+	}
 }
 
 // selected collects rows of a table: tail is what follows WHERE.
