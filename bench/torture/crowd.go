@@ -23,8 +23,8 @@ type crowd struct {
 	people []*person
 	// held stops the writing for a while.
 	held atomic.Bool
-	// ackedBy wakes nobody: answers are handed to one goroutine, because they
-	// come on readers, which must not wait for a device that is being changed.
+	// taken hands answers to one goroutine: they come on readers, which must not
+	// wait for a device that is being changed.
 	taken chan taken
 	done  sync.WaitGroup
 
@@ -68,11 +68,8 @@ func (p *people) add(who *person) {
 
 const password = "a password for torture"
 
-// Everybody writes to so many, and has up to so many devices.
-const (
-	peersEach  = 4
-	mostPlaces = 3
-)
+// Everybody has up to so many devices.
+const mostPlaces = 3
 
 // slots are what a person's devices are, in this order.
 var slots = [mostPlaces]proto.DeviceSlot{proto.DeviceSlot_DEVICE_SLOT_PHONE, proto.DeviceSlot_DEVICE_SLOT_DESKTOP, proto.DeviceSlot_DEVICE_SLOT_TABLET}
@@ -96,9 +93,11 @@ func newCrowd(ctx context.Context, opt *Options, h *History) (*crowd, error) {
 		c.people = append(c.people, p)
 	}
 	for i, p := range c.people {
-		for k := range peersEach {
-			// A step that differs: some pairs write both ways, and all mix.
-			p.peers = append(p.peers, c.people[(i+1+k*k*7)%len(c.people)])
+		// The two beside one write back; those further off mix all.
+		for _, step := range [...]int{1, len(c.people) - 1, 8, 29} {
+			if to := c.people[(i+step)%len(c.people)]; to != p && !slices.Contains(p.peers, to) {
+				p.peers = append(p.peers, to)
+			}
 		}
 		if i%10 == 0 {
 			p.peers = append(p.peers, p) // to one's own devices

@@ -285,8 +285,8 @@ const quarrelTime = 8 * time.Second
 // quarrel blocks somebody for a while.
 func (d *device) quarrel(ctx context.Context, stop <-chan struct{}) {
 	c := d.client()
-	peer := d.p.peers[rand.IntN(len(d.p.peers))]
-	if c == nil || peer == d.p || !d.p.quarrels.TryLock() {
+	peer := d.p.peers[rand.IntN(min(2, len(d.p.peers)))] // who writes back
+	if c == nil || !d.p.quarrels.TryLock() {
 		return
 	}
 	defer d.p.quarrels.Unlock()

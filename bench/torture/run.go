@@ -114,18 +114,25 @@ func (r *run) last(ctx context.Context, begin time.Time) {
 // settle waits until everything that was promised should be everywhere.
 func (r *run) settle(ctx context.Context) {
 	r.enter("settling")
-	ctx, cancel := context.WithTimeout(ctx, r.opt.Patience)
+	patient, cancel := context.WithTimeout(ctx, r.opt.Patience)
 	defer cancel()
-	healed := time.Now()
-	r.crowd.each(func(d *device) { r.settleDevice(ctx, d) })
-	if !until(ctx, func() bool { n, err := r.opt.System.Tasks(ctx); return err == nil && n == 0 }) {
-		n, err := r.opt.System.Tasks(context.WithoutCancel(ctx))
-		r.found(I9, nil, "%d tasks are left %v after the last fault (%v)", n, time.Since(healed).Round(time.Second), err)
-	}
-	most := r.crowd.devices()
-	if !until(ctx, func() bool { n, err := r.opt.System.Sessions(ctx); return err == nil && n == most }) {
-		n, err := r.opt.System.Sessions(context.WithoutCancel(ctx))
-		r.found(I7, nil, "%d sessions for %d devices %v after the last fault (%v)", n, most, time.Since(healed).Round(time.Second), err)
+	r.crowd.each(func(d *device) { r.settleDevice(patient, d) })
+	r.comesTo(patient, I9, "tasks", 0, r.opt.System.Tasks)
+	// Who has just come back may still have a session elsewhere, for so long.
+	soon, cancel := context.WithTimeout(ctx, sessionsWithin)
+	defer cancel()
+	r.comesTo(soon, I7, "sessions", r.crowd.devices(), r.opt.System.Sessions)
+}
+
+// sessionsWithin is how long after healing a device may have two sessions.
+const sessionsWithin = 30 * time.Second
+
+// comesTo waits until a count is what it should be in the end.
+func (r *run) comesTo(ctx context.Context, i Invariant, what string, want int, ask func(context.Context) (int, error)) {
+	var n int
+	var err error
+	if !until(ctx, func() bool { n, err = ask(ctx); return err == nil && n == want }) {
+		r.found(i, nil, "there are %d %s at the end, not %d (%v)", n, what, want, err)
 	}
 }
 

@@ -31,7 +31,7 @@ type fleet struct {
 
 func startFleet(ctx context.Context, binary, dir string) (*fleet, error) {
 	c, err := cluster.Start(ctx, cluster.Options{
-		Dir: dir, Binary: binary, TLS: true, Init: initShards,
+		Dir: dir, Binary: binary, TLS: true, Links: true, Init: initShards,
 		Settings: []string{
 			"HERMOD_AUTH_ARGON2_MEMORY_KIB=" + strconv.Itoa(tortureArgonKiB), "HERMOD_AUTH_ARGON2_TIME=" + strconv.Itoa(tortureArgonTime),
 			"HERMOD_STORAGE_RETAIN_EVENTS=" + strconv.Itoa(tortureRetention),

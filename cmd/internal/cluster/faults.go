@@ -60,7 +60,7 @@ func (c *Cluster) redisFlush() fault.Fault {
 // every second key, leases and entries alike, in one step. Nobody notices that
 // his own is gone until he looks.
 func (c *Cluster) redisLoss() fault.Fault {
-	const everySecond = `for i, key in ipairs(redis.call('KEYS', '*')) do if i % 2 == tonumber(ARGV[1]) then redis.call('DEL', key) end end`
+	const everySecond = `for i, key in ipairs(redis.call('KEYS', '*')) do if i % 2 == tonumber(ARGV[1]) then redis.call('DEL', key) end end return 1`
 	f := fault.Fault{Name: "redis-loss", About: "Redis loses half of its keys"}
 	return fault.On(f, []fault.Part[*Cluster]{{Name: redisName, It: c}}, func(ctx context.Context, c *Cluster) (fault.Heal, error) {
 		_, err := c.Redis.Do(ctx, "EVAL", everySecond, 0, rand.IntN(2))
