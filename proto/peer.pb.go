@@ -410,7 +410,9 @@ func (x *PeerHint) GetFrame() []byte {
 	return nil
 }
 
-// PeerKick ends a connection: its device slot is another's.
+// PeerKick ends a connection: its device slot is another's. Without conn nobody
+// knows whether there is one to end: the node registers what it has for the slot
+// anew, and thereby finds out.
 type PeerKick struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	User  int64                  `protobuf:"fixed64,1,opt,name=user,proto3" json:"user,omitempty"`

@@ -28,6 +28,12 @@ func (r *Router) Receive(a *Arrived, gone []Place) []Place {
 
 // ReceiveKick implements Receiver.
 func (r *Router) ReceiveKick(at Place, newLogin bool) bool {
+	if at.Conn == 0 { // whichever it is: see Rejoiner
+		if d, ok := r.opt.Directory.(Rejoiner); ok {
+			d.Again(at.User, at.Slot)
+		}
+		return true
+	}
 	p := r.local.Load()
 	if p == nil || !(*p).Has(at.User, at.Conn) {
 		return false

@@ -88,6 +88,11 @@ type Fleet interface {
 // an Attach, so whoever lost is told to OnLoser's function: the connection that
 // was registered anew, or the one that it replaced.
 type Rejoiner interface {
-	// OnLoser comes before the first Attach. kick does not block.
+	// OnLoser comes before the first Attach. kick does not block. A loser whose
+	// Conn is 0 names a node only: should it have a connection there that has to
+	// go, it is that node's directory that knows, and it is to be asked by Again.
 	OnLoser(kick func(user int64, slot Slot, loser Ref, newLogin bool))
+	// Again registers anew what this node has for a slot, if anything, so that a
+	// loser whom nobody could name comes out. It does not block.
+	Again(user int64, slot Slot)
 }

@@ -37,6 +37,7 @@ type farDirectory struct {
 	err     error
 	asked   [][]int64
 	onLoser func(int64, Slot, Ref, bool)
+	again   []userSlot
 }
 
 func newFar() *farDirectory {
@@ -46,6 +47,8 @@ func newFar() *farDirectory {
 func (d *farDirectory) Members(context.Context) ([]Member, error) { return nil, nil }
 
 func (d *farDirectory) OnLoser(kick func(int64, Slot, Ref, bool)) { d.onLoser = kick }
+
+func (d *farDirectory) Again(user int64, slot Slot) { d.again = append(d.again, userSlot{user, slot}) }
 
 func (d *farDirectory) Lookup(ctx context.Context, users []int64, dst []Route) ([]Route, error) {
 	select {

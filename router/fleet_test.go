@@ -158,6 +158,10 @@ func TestDirectoryDown(t *testing.T) {
 	if want := []kick{{7, 1, 71, true}}; !slices.Equal(w.kicks, want) || w.kicked[0] != node2 {
 		t.Errorf("kicked elsewhere: %v %v, want %v on %v", w.kicks, w.kicked, want, node2)
 	}
+	// A loser whom nobody can name is for the directory to find, not for sessions.
+	if !r.ReceiveKick(Place{User: 7, Slot: 1}, false) || !slices.Equal(d.again, []userSlot{{7, 1}}) || len(l.kicked) != 1 {
+		t.Errorf("looked again for %v, kicked %v", d.again, l.kicked)
+	}
 	if want := []kick{{8, 2, 80, false}}; !slices.Equal(l.kicked, want) {
 		t.Errorf("kicked here: %v, want %v", l.kicked, want)
 	}

@@ -31,6 +31,7 @@ func (r *Redis) Attach(ctx context.Context, user int64, slot Slot, e Entry) (Att
 	losses := r.losses.Load()
 	a, err := r.register(ctx, opAttach, user, slot, e)
 	if err != nil {
+		r.owed.doubt(userSlot{user, slot})
 		return r.attachHere(ctx, user, slot, e)
 	}
 	if a.Lost {
@@ -44,7 +45,32 @@ func (r *Redis) Attach(ctx context.Context, user int64, slot Slot, e Entry) (Att
 	if r.losses.Load() != losses {
 		r.owe(user, slot) // what we registered may be what was lost
 	}
+	r.askLosers(user, slot)
 	return r.settle(user, slot, a, here), nil
+}
+
+// askLosers ends the doubt about a slot that is registered now: whoever Redis may
+// have named as the loser in an answer that was lost is sought at every node. A
+// node that registers anew what it has for the slot finds out what became of it.
+// Without that, two connections of a device lived side by side until the loser's
+// next round.
+func (r *Redis) askLosers(user int64, slot Slot) {
+	if !r.owed.settled(userSlot{user, slot}) {
+		return
+	}
+	for _, m := range r.members.known.Load().list {
+		if m.Node != r.opt.Node {
+			r.tell(user, slot, Ref{Node: m.Node, Incarnation: m.Incarnation}, false)
+		}
+	}
+}
+
+// Again implements Rejoiner.
+func (r *Redis) Again(user int64, slot Slot) {
+	if _, ok := r.mirror.find(user, slot); ok {
+		r.owe(user, slot)
+		r.owed.poke()
+	}
 }
 
 // settle joins what Redis and the mirror say about an entry that won in Redis.
@@ -102,10 +128,13 @@ func (r *Redis) register(ctx context.Context, op string, user int64, slot Slot, 
 			last = late // and yet the answer is here: it is the clocks that differ
 			continue
 		}
-		a, stale := r.outcome(ctx, e, res)
+		a, stale, unsure := r.outcome(ctx, e, res)
 		if stale && dead == "" {
 			dead = res.old
 			continue
+		}
+		if unsure {
+			r.owed.doubt(userSlot{user, slot})
 		}
 		return a, nil
 	}
@@ -149,26 +178,26 @@ func parseAttach(reply []any) (a attachReply, err error) {
 }
 
 // outcome says what an answer means for e. stale: e lost, but to a run that is
-// no more.
-func (r *Redis) outcome(ctx context.Context, e Entry, res attachReply) (a Attached, stale bool) {
+// no more. unsure: e won, and whose entry it took could not be found out.
+func (r *Redis) outcome(ctx context.Context, e Entry, res attachReply) (a Attached, stale, unsure bool) {
 	if res.fields > crowded {
 		r.metrics.crowded.Inc()
 	}
 	a.AttachNo = res.no
 	old, ok := parseValue(res.old)
 	if !ok {
-		return a, false
+		return a, false, false
 	}
 	run, live, dead := r.find(ctx, old.tag)
 	if res.status != attachWon {
 		a.Lost, a.Loser, a.NewLogin = true, e.Ref, old.entry.LoginEpoch > e.LoginEpoch
-		return a, dead
+		return a, dead, false
 	}
 	if live {
 		a.Loser = Ref{Node: run.Node, Incarnation: run.Incarnation, Conn: old.entry.Conn}
 		a.NewLogin = e.LoginEpoch > old.entry.LoginEpoch
 	}
-	return a, false
+	return a, false, !live && !dead
 }
 
 // Detach implements Directory. Like Attach it never fails because of Redis: what

@@ -16,6 +16,9 @@ type owed struct {
 	// attached names slots; the mirror knows what is there.
 	attached map[userSlot]struct{}
 	detached map[detached]struct{}
+	// doubtful are slots that somebody may have lost whom Redis named, or would
+	// have named, in an answer that never came.
+	doubtful map[userSlot]struct{}
 }
 
 // detached is an entry to remove: where it is, and whose it has to be.
@@ -23,7 +26,7 @@ type detached struct{ key, field, who string }
 
 func (o *owed) init() {
 	o.wake = make(chan struct{}, 1)
-	o.attached, o.detached = map[userSlot]struct{}{}, map[detached]struct{}{}
+	o.attached, o.detached, o.doubtful = map[userSlot]struct{}{}, map[detached]struct{}{}, map[userSlot]struct{}{}
 }
 
 // all makes everything owed, and gets it going.
@@ -62,6 +65,25 @@ func (o *owed) detach(d detached) bool {
 	}
 	o.detached[d] = struct{}{}
 	return true
+}
+
+// doubt remembers a slot until somebody asks settled. Beyond maxOwed the loser
+// finds out by its own next round.
+func (o *owed) doubt(at userSlot) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.doubtful) < maxOwed {
+		o.doubtful[at] = struct{}{}
+	}
+}
+
+// settled ends a doubt, and reports whether there was one.
+func (o *owed) settled(at userSlot) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, was := o.doubtful[at]
+	delete(o.doubtful, at)
+	return was
 }
 
 // poke gets going what is owed, if anything is.

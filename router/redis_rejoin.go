@@ -137,6 +137,7 @@ func (r *Redis) registerBatch(routes []Route) bool {
 // unknown acts on a registration that may have come to pass or not. If the
 // connection went meanwhile, its detach may have been first.
 func (r *Redis) unknown(rt *Route) {
+	r.owed.doubt(userSlot{rt.User, rt.Slot})
 	if r.mirror.renumber(rt.User, rt.Slot, rt.Ref, 0) {
 		r.owe(rt.User, rt.Slot)
 	} else {
@@ -154,9 +155,12 @@ func (r *Redis) registered(rt *Route, cmd *redis.Cmd) (a Attached, err error) {
 	if err != nil {
 		return a, err
 	}
-	a, stale := r.outcome(r.ctx, rt.Entry, res)
+	a, stale, unsure := r.outcome(r.ctx, rt.Entry, res)
 	if stale || res.status == attachLate {
 		return r.register(r.ctx, opRejoin, rt.User, rt.Slot, rt.Entry)
+	}
+	if unsure {
+		r.owed.doubt(userSlot{rt.User, rt.Slot})
 	}
 	return a, nil
 }
@@ -165,11 +169,13 @@ func (r *Redis) registered(rt *Route, cmd *redis.Cmd) (a Attached, err error) {
 // for the answer.
 func (r *Redis) conclude(rt *Route, a Attached) {
 	if a.Lost {
+		r.owed.settled(userSlot{rt.User, rt.Slot}) // the winner asks, if it must
 		_ = r.mirror.Detach(r.ctx, rt.User, rt.Slot, rt.Ref)
 		r.tell(rt.User, rt.Slot, rt.Ref, a.NewLogin)
 		return
 	}
 	r.tell(rt.User, rt.Slot, a.Loser, a.NewLogin)
+	r.askLosers(rt.User, rt.Slot)
 	if !r.mirror.renumber(rt.User, rt.Slot, rt.Ref, a.AttachNo) {
 		// It went while it was being registered, and its detach may have come
 		// before that.

@@ -23,9 +23,10 @@ const (
 )
 
 var (
-	errOldRun   = errors.New("peer: an earlier run of the node answers; a later one is known")
-	errALPN     = errors.New("peer: no Hermod node answers there")
-	errNoAnswer = errors.New("peer: no answer to a heartbeat")
+	errOldRun     = errors.New("peer: an earlier run of the node answers; a later one is known")
+	errALPN       = errors.New("peer: no Hermod node answers there")
+	errNoAnswer   = errors.New("peer: no answer to a heartbeat")
+	errDistrusted = errors.New("peer: the certificates were changed meanwhile, and the node's is not trusted any more")
 )
 
 // serve keeps the link up.
@@ -86,7 +87,7 @@ func (l *link) connect(addr string) error {
 		return err
 	}
 	_ = raw.SetDeadline(time.Time{})
-	if err := l.goUp(raw, h); err != nil {
+	if err := l.goUp(raw, c.ConnectionState().PeerCertificates, h); err != nil {
 		return err
 	}
 	l.ls.metrics.dials.WithLabelValues("up").Inc()

@@ -211,3 +211,69 @@ func TestSetIdentity(t *testing.T) {
 	join(t, a, c)
 	join(t, b, c)
 }
+
+// A change of the authority expels the nodes that the new one does not vouch for,
+// those with connections that are up above all.
+func TestSetIdentityEndsLinksOfTheExpelled(t *testing.T) {
+	w := newTown(t)
+	a, b, c := w.start(1, 1), w.start(2, 1), w.start(3, 1)
+	join(t, a, b, c)
+	since := func(n, to *node) time.Time {
+		for _, s := range n.links.Status() {
+			if s.Node == to.run.Node && s.Up && s.Inbound {
+				return s.Since
+			}
+		}
+		return time.Time{}
+	}
+	eventually(t, "both directions are up", func() bool { return !since(a, b).IsZero() && !since(a, c).IsZero() })
+	next := newAuthority(t)
+	both := w.ca.pool()
+	both.AddCert(next.cert)
+	stays := since(a, c)
+	for _, n := range []*node{a, b, c} {
+		if err := n.links.SetIdentity(Identity{CA: both, Certificate: w.ca.issue(t, n.run.Node, nil)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if since(a, c) != stays {
+		t.Error("a link ended although both authorities are trusted")
+	}
+	// a and c get certificates of the next authority, and connect anew with them.
+	for _, n := range []*node{a, c} {
+		if err := n.links.SetIdentity(Identity{CA: both, Certificate: next.issue(t, n.run.Node, nil)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a2, c2 := a.links.link(3), c.links.link(1)
+	for _, l := range []*link{a2, c2} {
+		l.mu.Lock()
+		_ = l.conn.Close()
+		l.mu.Unlock()
+	}
+	eventually(t, "a and c are connected anew", func() bool { return since(a, c).After(stays) && a.up(c) && c.up(a) })
+	stays = since(a, c)
+	// From now on a trusts the next authority only: b is out, both ways.
+	if err := a.links.SetIdentity(Identity{CA: next.pool(), Certificate: next.issue(t, 1, nil)}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b is cut off", func() bool {
+		return !a.up(b) && !b.up(a) && a.counter(t, "hermod_peer_refused_total", refusedTLS) > 0
+	})
+	if since(a, c) != stays {
+		t.Error("c was cut off, too")
+	}
+	b.attach(t, 7, 1, 71)
+	a.deliver(7, 1)
+	c.attach(t, 8, 1, 81)
+	a.deliver(8, 1)
+	eventually(t, "c gets its own", func() bool { return len(c.home.seqs(8)) == 1 })
+	if b.home.total() != 0 {
+		t.Error("b got something")
+	}
+	// With a certificate of the next authority it is back.
+	if err := b.links.SetIdentity(Identity{CA: both, Certificate: next.issue(t, 2, nil)}); err != nil {
+		t.Fatal(err)
+	}
+	join(t, a, b)
+}

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -19,6 +20,7 @@ const maxGreeting = 64
 // inbound is a connection that another node has made.
 type inbound struct {
 	raw   net.Conn
+	chain []*x509.Certificate
 	hello hello
 	done  chan struct{} // closed when nothing more is read from it
 }
@@ -96,7 +98,7 @@ func (ls *Links) welcome(raw net.Conn, c *tls.Conn, rd *reader) (*inbound, error
 		return nil, err
 	}
 	h, refused := ls.opt.greeted(f.Hello, node)
-	in := &inbound{raw: raw, hello: h, done: make(chan struct{})}
+	in := &inbound{raw: raw, chain: state.PeerCertificates, hello: h, done: make(chan struct{})}
 	if refused == nil {
 		refused = ls.enter(in)
 	}
@@ -112,7 +114,10 @@ func (ls *Links) welcome(raw net.Conn, c *tls.Conn, rd *reader) (*inbound, error
 	switch {
 	case refused != nil:
 		return nil, refused
-	case err != nil:
+	case err == nil && ls.distrust(raw, in.chain, node, x509.ExtKeyUsageClientAuth):
+		err = errDistrusted
+	}
+	if err != nil {
 		ls.leave(in)
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"crypto/x509"
 	"net"
 	"sync"
 	"time"
@@ -41,6 +42,7 @@ type link struct {
 	roundTrip   time.Duration
 
 	conn    net.Conn // nil: down
+	chain   []*x509.Certificate
 	since   time.Time
 	version uint32
 	err     error // why it is down
@@ -137,6 +139,10 @@ func (l *link) kick(to router.Run, k kick) {
 	if !l.aim(to) {
 		return // the connection went with its run
 	}
+	if k.at.Conn == 0 && len(l.kicks) >= maxKicks/2 {
+		l.ls.metrics.drop(dropKick, 1) // a question: those that are known come first
+		return
+	}
 	if len(l.kicks) >= maxKicks {
 		l.kicks = append(l.kicks[:0], l.kicks[1:]...)
 		l.told = max(l.told-1, 0)
@@ -191,13 +197,16 @@ func (l *link) echoed() {
 }
 
 // goUp takes a connection into use.
-func (l *link) goUp(conn net.Conn, h hello) error {
+func (l *link) goUp(conn net.Conn, chain []*x509.Certificate, h hello) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.aim(h.run) {
+	switch {
+	case !l.aim(h.run):
 		return errOldRun
+	case l.ls.distrust(conn, chain, l.node, x509.ExtKeyUsageServerAuth):
+		return errDistrusted
 	}
-	l.conn, l.since, l.version, l.err = conn, time.Now(), h.version, nil
+	l.conn, l.chain, l.since, l.version, l.err = conn, chain, time.Now(), h.version, nil
 	l.told, l.beat = 0, time.Time{}
 	l.ls.metrics.up.WithLabelValues(label(l.node)).Set(1)
 	poke(l.wake)
@@ -213,7 +222,7 @@ func (l *link) goDown(err error) (news bool) {
 	if l.conn == nil {
 		return news
 	}
-	l.conn, l.since = nil, time.Now()
+	l.conn, l.chain, l.since = nil, nil, time.Now()
 	l.ls.metrics.up.WithLabelValues(label(l.node)).Set(0)
 	l.ls.metrics.drop(dropBroken, l.writingItems)
 	l.writing, l.writingItems = 0, 0

@@ -14,17 +14,23 @@ func TestKicksAreBounded(t *testing.T) {
 	a := w.start(1, 1)
 	to := router.Run{Node: 2, Incarnation: 1} // nobody lists it
 	l := a.links.link(2)
+	for range 2 * maxKicks { // questions take half of the room
+		a.links.Kick(to, router.Place{User: 3}, false)
+	}
+	if dropped := a.counter(t, "hermod_peer_dropped_total", dropKick); len(l.kicks) != maxKicks/2 || dropped != 3*maxKicks/2 {
+		t.Errorf("%d questions are kept, %v were dropped", len(l.kicks), dropped)
+	}
 	for i := range uint64(maxKicks) {
-		a.links.Kick(to, router.Place{User: 1, Conn: i}, false)
+		a.links.Kick(to, router.Place{User: 1, Conn: 1 + i}, false)
 	}
 	written := l.take(nil, false)
 	if l.told != maxKicks || l.beat.IsZero() || len(written) < maxKicks*10 {
 		t.Fatalf("%d told in %d bytes", l.told, len(written))
 	}
 	for i := range uint64(3) {
-		a.links.Kick(to, router.Place{User: 2, Conn: i}, false)
+		a.links.Kick(to, router.Place{User: 2, Conn: 1 + i}, false)
 	}
-	if len(l.kicks) != maxKicks || l.kicks[0].at.Conn != 3 || a.counter(t, "hermod_peer_dropped_total", dropKick) != 3 {
+	if len(l.kicks) != maxKicks || l.kicks[0].at.Conn != 4 || a.counter(t, "hermod_peer_dropped_total", dropKick) != 2*maxKicks+3 {
 		t.Errorf("%d are kept, from %+v on", len(l.kicks), l.kicks[0])
 	}
 	l.echoed()

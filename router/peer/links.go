@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"crypto/x509"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -67,14 +68,40 @@ func Start(opt Options) (*Links, error) {
 // Addr is where this node listens for others.
 func (ls *Links) Addr() net.Addr { return ls.opt.Listener.Addr() }
 
-// SetIdentity takes over new certificates, or keeps the old and says why.
-// Links that are up stay as they are.
+// SetIdentity takes over new certificates, or keeps the old and says why. Links
+// to nodes that the new authorities vouch for stay as they are; all others end
+// at once, in both directions: a node that was expelled by a change of the
+// authority must not stay for as long as its connections last.
 func (ls *Links) SetIdentity(id Identity) error {
 	if err := id.Check(ls.opt.Node, time.Now()); err != nil {
 		return err
 	}
-	ls.identity.Store(&id)
+	ls.identity.Store(&id) // before the look: who greets meanwhile looks after it is there
+	ls.mu.RLock()
+	defer ls.mu.RUnlock()
+	for _, in := range ls.inbound {
+		ls.distrust(in.raw, in.chain, in.hello.run.Node, x509.ExtKeyUsageClientAuth)
+	}
+	for _, l := range ls.links {
+		l.mu.Lock()
+		if l.conn != nil {
+			ls.distrust(l.conn, l.chain, l.node, x509.ExtKeyUsageServerAuth)
+		}
+		l.mu.Unlock()
+	}
 	return nil
+}
+
+// distrust ends a connection whose certificates no longer prove the node, and
+// reports whether it did.
+func (ls *Links) distrust(conn net.Conn, chain []*x509.Certificate, node uint64, usage x509.ExtKeyUsage) bool {
+	err := ls.identity.Load().prove(chain, node, usage, time.Now())
+	if err == nil {
+		return false
+	}
+	ls.log.Warn().Err(err).Uint64("node", node).Msg("the node's certificate is no longer trusted; its connection ends")
+	_ = conn.Close()
+	return true
 }
 
 // Forward implements router.Peers.

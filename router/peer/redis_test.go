@@ -2,7 +2,10 @@ package peer
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,11 +18,15 @@ import (
 )
 
 // shared starts a node whose directory is in a real Redis.
-func (w *town) shared(server *local.Redis, id, incarnation uint64) *node {
+func (w *town) shared(server *local.Redis, id, incarnation uint64, hooks ...redis.Hook) *node {
 	w.t.Helper()
 	ln := listen(w.t)
+	client := router.DialRedis(redis.UniversalOptions{Addrs: []string{server.Addr()}, Password: server.Password()})
+	for _, h := range hooks {
+		client.AddHook(h)
+	}
 	dir, err := router.NewRedis(router.RedisOptions{
-		Client: router.DialRedis(redis.UniversalOptions{Addrs: []string{server.Addr()}, Password: server.Password()}),
+		Client: client,
 		Node:   id, Incarnation: incarnation, Addr: ln.Addr().String(),
 		Timeout: time.Second, Renew: 50 * time.Millisecond, Now: time.Now,
 		Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
@@ -151,4 +158,44 @@ func TestRedisNextRun(t *testing.T) {
 	settled(t, a, 7, 72)
 	a.deliver(7, 1)
 	eventually(t, "the next run gets the push", func() bool { return slices.Equal(b.home.seqs(7), []uint64{1}) })
+}
+
+// deaf is a hook that does not hear the next answer about a user's bucket.
+type deaf struct{ once atomic.Bool }
+
+func (d *deaf) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (d *deaf) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if args := cmd.Args(); err == nil && len(args) > 3 && strings.HasPrefix(fmt.Sprint(args[3]), "hermod:u:") && d.once.CompareAndSwap(true, false) {
+			cmd.SetErr(context.DeadlineExceeded)
+			return cmd.Err()
+		}
+		return err
+	}
+}
+
+func (d *deaf) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// The answer that names the loser is lost: it is kicked all the same.
+func TestKickOfALoserNobodyNamed(t *testing.T) {
+	w := newTown(t)
+	server := local.TestRedis(t, local.RedisOptions{})
+	d := new(deaf)
+	a, b, c := w.shared(server, 1, 1, d), w.shared(server, 2, 1), w.shared(server, 3, 1)
+	join(t, a, b, c)
+	b.attach(t, 7, 1, 71)
+	settled(t, a, 7, 71)
+	d.once.Store(true)
+	if got := a.attach(t, 7, 1, 72); got.Loser != (router.Ref{}) {
+		t.Fatalf("the answer was heard: %+v", got)
+	}
+	eventually(t, "the loser is kicked", func() bool { return slices.Equal(b.home.kickedNow(), []kicked{{7, 1, 71, false}}) })
+	settled(t, c, 7, 72)
+	if got := append(a.home.kickedNow(), c.home.kickedNow()...); len(got) != 0 {
+		t.Errorf("kicked %+v", got)
+	}
 }
