@@ -49,7 +49,7 @@ func eventField(kind uint16) protowire.Number {
 	case kindBlock:
 		return 10
 	case kindSecurity:
-		return 11
+		return eventSecurity
 	case kindProfile:
 		return 12
 	}

@@ -15,6 +15,23 @@ import (
 // audit, without any word between the two: storage is all they share.
 func TestAuditEndsSessionsOfOtherNodes(t *testing.T) {
 	f := newFleet(t, 2, 2, func(o *rigOptions) { o.chat.AuditEvery = 100 * time.Millisecond })
+	f.endsSessions(t)
+}
+
+// Where pushes get from node to node nobody waits for the audit: what was taken
+// from a thief is taken at once.
+func TestPushesEndSessionsOfOtherNodes(t *testing.T) {
+	f := newFleet(t, 2, 2, func(o *rigOptions) { o.chat.AuditEvery = time.Hour })
+	forward := func(d storage.Delivery) (lost bool) {
+		f.nodes[1].chat.Push(AppendDeliveries(nil, []storage.Delivery{d}))
+		return false
+	}
+	f.nodes[0].lose.Store(&forward)
+	f.endsSessions(t)
+}
+
+// endsSessions ends sessions of one node by what is done on the other.
+func (f *fleet) endsSessions(t *testing.T) {
 	here, there := f.nodes[0], f.nodes[1]
 	people := f.apps(0, 0, 4)
 	for i, tt := range []struct {

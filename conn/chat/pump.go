@@ -22,6 +22,9 @@ func (c *Chat) Push(ds []router.Delivery) (found int) {
 		}
 		if len(b.found) > 0 {
 			found++
+			if isNotice(ds[i].Event) {
+				c.recheck(storage.UserID(ds[i].User))
+			}
 		}
 	}
 	for _, s := range b.touched {
