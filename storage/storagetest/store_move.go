@@ -186,7 +186,7 @@ func testMoveUnderLoad(f *storeFix) {
 			if (ai+bi)%2 == 1 {
 				node = second
 			}
-			wg.Go(func() { f.pipeline(node, a, b, 15*time.Millisecond, &stop, counts) })
+			wg.Go(func() { f.pipeline(node, a, b, 15*time.Millisecond, 1<<30, &stop, counts) })
 		}
 	}
 	m := f.mover(storage.MoverOptions{PageRows: 1000})
@@ -215,9 +215,9 @@ func testMoveUnderLoad(f *storeFix) {
 	}
 }
 
-// pipeline sends from a to b, up to 8 at a time, until stop; without a
-// pace, 250 messages.
-func (f *storeFix) pipeline(s *storage.Store, a, b storage.UserID, pace time.Duration, stop *atomic.Bool, counts map[storage.UserID]*atomic.Int64) {
+// pipeline sends from a to b, up to 8 at a time, a pace apart, until stop or
+// until there are so many.
+func (f *storeFix) pipeline(s *storage.Store, a, b storage.UserID, pace time.Duration, most int, stop *atomic.Bool, counts map[storage.UserID]*atomic.Int64) {
 	var open []<-chan sent
 	var last storage.Appended
 	settle := func() bool {
@@ -237,9 +237,9 @@ func (f *storeFix) pipeline(s *storage.Store, a, b storage.UserID, pace time.Dur
 		}
 		return true
 	}
-	for i := 0; !stop.Load() && (pace > 0 || i < 250); i++ {
+	for i := 0; !stop.Load() && i < most; i++ {
 		time.Sleep(pace)
-		open = append(open, start(s, message(a, b, fmt.Sprintf("%d>%d:%05d", a, b, i))))
+		open = append(open, start(s, message(a, b, fmt.Sprintf("%d>%d:%07d", a, b, i))))
 		if len(open) == 8 && !settle() {
 			stop.Store(true)
 		}

@@ -3,7 +3,6 @@ package storagetest
 import (
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -86,34 +85,6 @@ func testTwoNodes(f *storeFix) {
 	o.Node, o.Deliver = 2, f.deliver
 	second := f.store(o)
 	defer second.Close()
-	us := f.users(3)
 	var stop atomic.Bool
-	var wg sync.WaitGroup
-	counts := make(map[storage.UserID]*atomic.Int64)
-	for _, u := range us {
-		counts[u] = new(atomic.Int64)
-	}
-	for _, a := range us {
-		for _, b := range us {
-			// Each sender is at one node, as a device is; a conversation at both.
-			node := f.s
-			if a < b {
-				node = second
-			}
-			wg.Go(func() { f.pipeline(node, a, b, 0, &stop, counts) })
-		}
-	}
-	wg.Wait()
-	f.waitTasks(1, 2)
-	order := map[storage.ConvKey][]string{}
-	for _, u := range us {
-		want := uint64(counts[u].Load())
-		f.waitHead(u, want)
-		rows := f.inbox(u)
-		f.contiguous(u, rows)
-		f.oneOrder(u, rows, order)
-		if h := f.head(u); h.Seq != want {
-			f.Errorf("inbox of %d ends at %d, want %d", u, h.Seq, want)
-		}
-	}
+	f.twoNodes(second, f.users(3), 250, &stop)
 }

@@ -70,26 +70,27 @@ type storeFix struct {
 	delivered map[storage.UserID][]storage.Delivery
 }
 
-func newStoreFix(t *testing.T, n int, env func(testing.TB, storage.ShardID) ShardEnv) *storeFix {
+func newStoreFix(t *testing.T, n int, env func(testing.TB, storage.ShardID) ShardEnv, change ...func(*storage.Options)) *storeFix {
 	f := &storeFix{T: t, delivered: map[storage.UserID][]storage.Delivery{}}
 	for i := range n {
 		f.envs = append(f.envs, env(t, storage.ShardID(i+1)))
 	}
 	f.opt = quick(1)
 	f.opt.Deliver = f.deliver
+	for _, c := range change {
+		c(&f.opt)
+	}
 	f.open()
 	return f
 }
 
-// quick are options that make tests fast, and patient: a disk that syncs
-// nothing for some seconds is not what they are about.
+// quick are options that make tests fast.
 func quick(node storage.NodeID) storage.Options {
 	return storage.Options{
 		Node: node, Incarnation: 1, ClaimSlots: true,
 		LeaseTTL: 2 * time.Second, LeaseEvery: 50 * time.Millisecond,
 		TaskRescan: 100 * time.Millisecond, RetryMin: time.Millisecond, RetryMax: 20 * time.Millisecond,
 		SweepPause: time.Millisecond, SweepEvery: 20 * time.Millisecond,
-		ReadTimeout: 30 * time.Second, BreakAfter: 30 * time.Second, StallTimeout: 30 * time.Second,
 	}
 }
 
@@ -257,12 +258,14 @@ func (f *storeFix) wantErr(a storage.Append, want error) {
 }
 
 // inbox reads a whole inbox by pages.
-func (f *storeFix) inbox(u storage.UserID) []storage.InboxRow {
+func (f *storeFix) inbox(u storage.UserID) []storage.InboxRow { return f.inboxBy(u, 100) }
+
+func (f *storeFix) inboxBy(u storage.UserID, page int) []storage.InboxRow {
 	f.Helper()
 	var rows []storage.InboxRow
 	after := f.head(u).Floor
 	for {
-		p, err := f.s.Sync(f.ctx(), u, after, 100, 0)
+		p, err := f.s.Sync(f.ctx(), u, after, page, 0)
 		if err != nil {
 			f.Fatalf("Sync(%d, %d): %v", u, after, err)
 		}
