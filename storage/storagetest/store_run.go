@@ -84,13 +84,15 @@ func newStoreFix(t *testing.T, n int, env func(testing.TB, storage.ShardID) Shar
 	return f
 }
 
-// quick are options that make tests fast.
+// quick are options that make tests fast, and patient: a disk that syncs
+// nothing for some seconds is not what they are about.
 func quick(node storage.NodeID) storage.Options {
 	return storage.Options{
 		Node: node, Incarnation: 1, ClaimSlots: true,
 		LeaseTTL: 2 * time.Second, LeaseEvery: 50 * time.Millisecond,
 		TaskRescan: 100 * time.Millisecond, RetryMin: time.Millisecond, RetryMax: 20 * time.Millisecond,
 		SweepPause: time.Millisecond, SweepEvery: 20 * time.Millisecond,
+		ReadTimeout: 30 * time.Second, BreakAfter: 30 * time.Second, StallTimeout: 30 * time.Second,
 	}
 }
 
