@@ -50,6 +50,7 @@ func (s *Server) startFleet(ctx context.Context) error {
 	s.fleet.directory, err = router.NewRedis(router.RedisOptions{
 		Client: client, Prefix: s.cfg.Redis.Prefix, Buckets: s.cfg.Redis.Buckets,
 		Node: s.data.node.ID, Incarnation: s.data.node.Incarnation, Addr: addr,
+		Now: s.clocks.now,
 		Log: s.log, Metrics: s.metrics,
 	})
 	if err != nil {

@@ -38,7 +38,7 @@ func (s *Server) startRouter() (err error) {
 	if s.fleet != nil {
 		d = s.fleet.directory
 	} else {
-		d = router.NewMemory(time.Now)
+		d = router.NewMemory(s.clocks.now)
 	}
 	s.router, err = router.New(router.Options{
 		Node: s.data.node.ID, Incarnation: s.data.node.Incarnation,
@@ -54,7 +54,7 @@ func (s *Server) startRouter() (err error) {
 // databases are prepared by hand («hermodctl shards init»), so that a mistyped
 // name is an error and not an empty installation.
 func (s *Server) startStorage(ctx context.Context) (err error) {
-	s.shards, err = s.cfg.OpenShards(ctx, config.OpenOptions{Log: s.log, Metrics: s.metrics})
+	s.shards, err = s.cfg.OpenShards(ctx, config.OpenOptions{Log: s.log, Metrics: s.metrics, Now: s.clocks.shard, Skew: s.clocks.skew})
 	if err != nil {
 		return err
 	}
@@ -68,6 +68,7 @@ func (s *Server) startStorage(ctx context.Context) (err error) {
 		Deliver:      s.deliver,
 		RetainAge:    s.cfg.Storage.RetainAge.Std(),
 		RetainEvents: s.cfg.Storage.RetainEvents,
+		Now:          s.clocks.now,
 		Log:          s.log, Metrics: s.metrics,
 	})
 	if errors.Is(err, storage.ErrInvalid) {
@@ -108,6 +109,7 @@ func (s *Server) startChat() (err error) {
 		Limits: chatLimits(s.cfg.Limits),
 		Argon2: chat.Argon2{MemoryKiB: s.cfg.Auth.Argon2MemoryKiB, Passes: s.cfg.Auth.Argon2Time},
 		Tokens: chat.Tokens{Dir: s.cfg.KeysDir(), Life: s.cfg.Auth.TokenLife.Std()},
+		Now:    s.clocks.now,
 		Log:    s.log, Metrics: s.metrics,
 	})
 	if err != nil {

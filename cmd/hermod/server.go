@@ -37,6 +37,7 @@ type Server struct {
 	fleet    *fleet // nil: this node runs alone
 	router   *router.Router
 	shards   []storage.Shard
+	clocks   clocks
 	store    *storage.Store
 	chat     *chat.Chat
 	cert     certificate
@@ -67,6 +68,7 @@ func Start(cfg config.Config, log zerolog.Logger) (*Server, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), started: time.Now(), stop: stop}
+	s.clocks = startClocks(ctx, &s.work)
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

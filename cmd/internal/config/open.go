@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -17,6 +18,10 @@ import (
 type OpenOptions struct {
 	Log     zerolog.Logger
 	Metrics prometheus.Registerer
+	// Now is the clock of an embedded shard, Skew is added to that of databases;
+	// nil: they are right.
+	Now  func() time.Time
+	Skew func() time.Duration
 }
 
 // OpenShards opens every shard of the installation; the caller closes them,
@@ -44,6 +49,7 @@ func (c *Config) OpenShard(ctx context.Context, sc ShardConfig, o OpenOptions) (
 			ID:               storage.ShardID(sc.ID),
 			CacheBytes:       int64(c.Storage.CacheMiB) << 20,
 			FreeReserveBytes: int64(c.Storage.FreeReserveMiB) << 20,
+			Now:              o.Now,
 			Log:              o.Log,
 			Metrics:          o.Metrics,
 		})
@@ -64,5 +70,5 @@ func (sc *ShardConfig) mysqlOptions(o OpenOptions) (mysql.Options, error) {
 	if err != nil {
 		return mysql.Options{}, err
 	}
-	return mysql.Options{ID: storage.ShardID(sc.ID), DSN: db.DSN, TLS: db.TLS, Log: o.Log, Metrics: o.Metrics}, nil
+	return mysql.Options{ID: storage.ShardID(sc.ID), DSN: db.DSN, TLS: db.TLS, Skew: o.Skew, Log: o.Log, Metrics: o.Metrics}, nil
 }
