@@ -65,7 +65,7 @@ func (c *checker) stand(conv uint32, r *Row, newest map[int32]uint32) uint32 {
 		return n
 	}
 	c.stands[n] = standing{conv, uint32(r.Rev), uint32(r.ConvSeq)}
-	if later := newest[m.device]; later > n {
+	if later := newest[m.device]; later > n && !c.mayBeRefused(m) {
 		c.violated(I3, []uint32{later, n}, "message %d stands behind message %d, which the same device sent after it to the same person", n, later)
 	}
 	newest[m.device] = max(newest[m.device], n)

@@ -109,6 +109,23 @@ func (w *held) say(from *record, to int32) {
 	}
 }
 
+// turn has two messages of the conversation change places, everywhere.
+func (w *held) turn(i, k int) {
+	change := func(rows []Row) {
+		a, b := &rows[i], &rows[k]
+		a.SendID, b.SendID, a.Body, b.Body = b.SendID, a.SendID, b.Body, a.Body
+	}
+	change(w.logs[pair].Entries)
+	change(w.inboxes[ann].Rows)
+	change(w.inboxes[bob].Rows)
+	for _, d := range w.h.devices[:3] {
+		s := d.lives[0].seen
+		s[i].message, s[k].message = s[k].message, s[i].message
+	}
+	a, b := w.h.at(uint32(i)+1), w.h.at(uint32(k)+1)
+	a.rev, b.rev, a.convSeq, b.convSeq = b.rev, a.rev, b.convSeq, a.convSeq
+}
+
 // live is the life of a device that applied all, after a rebuild at the start.
 func (w *held) live(person int32) *life {
 	l := &life{epoch: 9}
@@ -162,6 +179,16 @@ func TestChecker(t *testing.T) {
 		"a device that rebuilt": {change: func(w *held) {
 			*w.desktop() = life{epoch: 9, base: 4, rebuilt: []rebuilt{{conv: 1, rev: 2, head: 4, messages: []uint32{2, 3, 4}}}}
 		}},
+		"a block that may not be known yet": {change: func(w *held) {
+			b := w.h.block(1, 0)
+			b.from, b.until = 1, 1<<20
+			w.h.at(1).begun, w.h.at(1).ended = blockKnown, 2+blockKnown
+		}},
+		"a late one, refused before to an app that died": {change: func(w *held) {
+			w.turn(0, 1)
+			w.h.block(1, 0)
+			w.h.at(1).again = 1
+		}},
 		"a device that was replaced": {change: func(w *held) {
 			w.h.devices[2].ended = true
 			w.desktop().seen = w.desktop().seen[:1]
@@ -211,9 +238,7 @@ func TestChecker(t *testing.T) {
 			r[1].SendID, r[2].SendID = r[2].SendID, r[1].SendID
 		}, want: "rev 2 of 100‖200, after rev 3"},
 		"I3, the sender's order turned": {change: func(w *held) {
-			e := w.logs[pair].Entries
-			e[0].SendID, e[1].SendID = e[1].SendID, e[0].SendID
-			e[0].Body, e[1].Body = e[1].Body, e[0].Body
+			w.turn(0, 1)
 		}, want: "I3: message 1 stands behind message 2, which the same device sent after it"},
 		"I4, a sync that skips": {change: func(w *held) {
 			l := w.desktop()
@@ -233,9 +258,16 @@ func TestChecker(t *testing.T) {
 		}, want: "I5: device 3 of carl was given message 1, seq 1, which is between others"},
 		"I5, under another's name": {change: func(w *held) { w.logs[pair].Entries[0].Sender = carl }, want: "by 300"},
 		"I5, through a block": {change: func(w *held) {
-			w.h.block(block{by: 1, whom: 0, from: -blockKnown - 1, until: 1 << 20})
+			b := w.h.block(1, 0)
+			b.from, b.until = 1, 1<<20
+			w.h.at(1).begun, w.h.at(1).ended = 1+blockKnown, 2+blockKnown
 		}, want: "I5: message 1 was let through from ann, whom bob had blocked"},
 		"I5, rows of nobody": {change: func(w *held) { w.extra.Inbox = 1 }, want: "I5: the stores hold 9 inbox rows"},
+		"I3, the sender's order turned before a block": {change: func(w *held) {
+			w.turn(0, 1)
+			w.h.block(1, 0).asked = 1 << 20
+			w.h.at(1).again = 1
+		}, want: "I3: message 1 stands behind message 2"},
 		"I6, a push that was lost": {change: func(w *held) {
 			l := w.desktop()
 			l.seen = l.seen[:3]

@@ -49,21 +49,19 @@ type person struct {
 	devices []*device
 	// quarrels is held by the device that has blocked somebody.
 	quarrels sync.Mutex
-	blocked  people
+	blocked  blocked
 }
 
-// people is a set, of those who may be blocked: an Unblock may have failed.
-type people struct {
+// blocked is who may be blocked: an Unblock may have failed.
+type blocked struct {
 	mu   sync.Mutex
-	list []*person
+	list []*block
 }
 
-func (p *people) add(who *person) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !slices.Contains(p.list, who) {
-		p.list = append(p.list, who)
-	}
+func (b *blocked) add(one *block) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.list = append(b.list, one)
 }
 
 const password = "a password for torture"
@@ -222,10 +220,15 @@ func (c *crowd) settleAnswers() {
 func (p *person) makeUp(ctx context.Context, c *client.Client) bool {
 	p.blocked.mu.Lock()
 	defer p.blocked.mu.Unlock()
-	p.blocked.list = slices.DeleteFunc(p.blocked.list, func(who *person) bool {
+	h := p.devices[0].crowd.h
+	p.blocked.list = slices.DeleteFunc(p.blocked.list, func(b *block) bool {
 		ctx, cancel := context.WithTimeout(ctx, actTimeout)
 		defer cancel()
-		return c.Unblock(ctx, p.devices[0].crowd.h.user(who.number)) == nil
+		if c.Unblock(ctx, h.user(b.whom)) != nil {
+			return false
+		}
+		b.over = h.now()
+		return true
 	})
 	return len(p.blocked.list) == 0
 }

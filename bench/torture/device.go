@@ -293,14 +293,15 @@ func (d *device) quarrel(ctx context.Context, stop <-chan struct{}) {
 	h := d.crowd.h
 	ctx, cancel := context.WithTimeout(ctx, actTimeout+quarrelTime)
 	defer cancel()
+	b := h.block(d.p.number, peer.number)
 	if err := c.Block(ctx, h.user(peer.number)); err == nil {
-		from := h.now()
+		b.from = h.now()
 		select {
 		case <-stop:
 		case <-time.After(quarrelTime):
 		}
-		h.block(block{by: d.p.number, whom: peer.number, from: from, until: h.now()})
+		b.until = h.now()
 	}
-	d.p.blocked.add(peer)
+	d.p.blocked.add(b)
 	d.p.makeUp(ctx, c)
 }

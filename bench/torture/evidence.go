@@ -105,7 +105,7 @@ func (h *History) writeLife(w io.Writer, n uint32) {
 	if m.again > 0 {
 		fmt.Fprintf(w, "             and again, after %d restarts of the app\n", m.again)
 	}
-	if m.ended > 0 {
+	if m.outcome != open {
 		fmt.Fprintf(w, "  %9v  %s, code %d, rev %d, place %d of %v\n", millis(m.ended), outcomeNames[m.outcome], m.code, m.rev, m.convSeq, h.keys[m.conv])
 	}
 	for _, s := range h.struck {

@@ -23,7 +23,7 @@ type History struct {
 	keys     []ConvKey
 	devices  []*record
 	reads    map[place]uint64 // acknowledged read marks, conv_seq
-	blocks   []block
+	blocks   []*block
 	acked    int
 	struck   []Struck
 }
@@ -120,10 +120,12 @@ type span struct {
 	left     bool
 }
 
-// block is a time in which by has blocked whom, for certain.
+// block is a time, in ms, in which by has blocked whom: for certain between from
+// and until, perhaps between asked and over. from 0: never for certain; over 0:
+// it may last.
 type block struct {
-	by, whom    int32
-	from, until int32 // ms
+	by, whom                 int32
+	asked, from, until, over int32
 }
 
 // NewHistory makes an empty one that begins now.
@@ -242,11 +244,13 @@ func (h *History) read(person int32, conv []byte, convSeq uint64) {
 	h.reads[p] = max(h.reads[p], convSeq)
 }
 
-// block notes a time in which somebody was blocked.
-func (h *History) block(b block) {
+// block notes that by is about to block whom.
+func (h *History) block(by, whom int32) *block {
+	b := &block{by: by, whom: whom, asked: h.now()}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.blocks = append(h.blocks, b)
+	return b
 }
 
 // totals counts messages by outcome.

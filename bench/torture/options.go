@@ -90,7 +90,7 @@ func (o *Options) Validate() error {
 	case o.People < 4 || o.People > 100_000:
 		return fmt.Errorf("torture: %d people: 4 to 100,000", o.People)
 	case o.Rate <= 0 || o.InFlight < 1 || o.InFlight > 64:
-		return fmt.Errorf("torture: rate %v with %d in flight: above 0, and 1 to 64", o.Rate, o.InFlight)
+		return fmt.Errorf("torture: rate %v with %d in flight: above 0, and at most 64", o.Rate, o.InFlight)
 	case o.Size < bodyLen || o.Size > 32<<10:
 		return fmt.Errorf("torture: bodies of %d bytes: %d to 32768", o.Size, bodyLen)
 	case o.Restless > 600:
