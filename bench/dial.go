@@ -102,15 +102,7 @@ func localPorts() int {
 // are the two of a pair.
 func (d *dialer) dial(ctx context.Context, n int) (net.Conn, error) {
 	to := &d.servers[n%len(d.servers)]
-	var nd net.Dialer
-	network := "tcp"
-	if d.perSource > 0 {
-		source := n / d.perSource // 127.0.0.2 and up
-		network = "tcp4"
-		nd.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, byte((source+2)/250), byte((source+2)%250))}
-		nd.Control = lateBind
-	}
-	conn, err := nd.DialContext(ctx, network, to.addr)
+	conn, err := d.raw(ctx, n)
 	if err != nil || to.tls == nil {
 		return conn, err
 	}
@@ -120,6 +112,19 @@ func (d *dialer) dial(ctx context.Context, n int) (net.Conn, error) {
 		return nil, err
 	}
 	return tc, nil
+}
+
+// raw is dial without TLS.
+func (d *dialer) raw(ctx context.Context, n int) (net.Conn, error) {
+	nd := net.Dialer{KeepAlive: -1} // heartbeats do that
+	network := "tcp"
+	if d.perSource > 0 {
+		source := n / d.perSource // 127.0.0.2 and up
+		network = "tcp4"
+		nd.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, byte((source+2)/250), byte((source+2)%250))}
+		nd.Control = lateBind
+	}
+	return nd.DialContext(ctx, network, d.servers[n%len(d.servers)].addr)
 }
 
 // lateBind lets the system choose the port when it knows the destination:

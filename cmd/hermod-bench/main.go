@@ -31,6 +31,7 @@ type cli struct {
 	Disk    diskCmd          `cmd:"" help:"What one durable write costs on this disk, without a server."`
 	Attack  attackCmd        `cmd:"" help:"Attack servers that it starts itself: limits, logins, other people's things, the fleet."`
 	Users   usersCmd         `cmd:"" help:"Make the accounts that a later run uses, and stop."`
+	Storm   stormCmd         `cmd:"" help:"Take its own server away from everybody at once, and watch them come back."`
 	Torture tortureCmd       `cmd:"" help:"Break a system of its own while people write, and prove that nothing is lost."`
 	Version kong.VersionFlag `help:"Print the version."`
 }
