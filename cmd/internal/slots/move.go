@@ -74,6 +74,9 @@ func Move(ctx context.Context, shards []storage.Shard, j Job, log zerolog.Logger
 	if err != nil {
 		return err
 	}
+	if err := known(ctx, shards, storage.ShardID(j.To)); err != nil {
+		return err
+	}
 	m, err := storage.NewMover(storage.MoverOptions{Shards: shards, Who: j.Who, Log: log})
 	if err != nil {
 		return err
