@@ -2,6 +2,7 @@ package torture
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -33,6 +34,8 @@ type crowd struct {
 	ends                        map[string]int
 	troubles                    []string
 	returns, restarts, replaced int
+	ousted                      int // sessions that were told that another has their place
+	ghosts                      []*client.Client
 }
 
 // taken is a message that was answered.
@@ -202,6 +205,7 @@ func (c *crowd) talk(ctx context.Context, stop <-chan struct{}) {
 
 // close ends all apps.
 func (c *crowd) close() {
+	c.exorcise()
 	c.each(func(d *device) { d.away(false) })
 	close(c.taken)
 	c.done.Wait()
@@ -250,7 +254,11 @@ func (c *crowd) refused(e *client.Error) {
 func (c *crowd) ended(d *device, why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ends[fmt.Sprint(why)]++
+	if errors.Is(why, client.ErrReplaced) || errors.Is(why, client.ErrKicked) {
+		c.ousted++
+	} else {
+		c.ends[fmt.Sprint(why)]++
+	}
 	c.opt.Log.Warn().Str("user", d.p.name).Err(why).Msg("a session was ended for good")
 }
 

@@ -216,6 +216,8 @@ func (d *device) live(ctx context.Context, stop <-chan struct{}) {
 func (d *device) act(ctx context.Context, stop <-chan struct{}) {
 	var err error
 	switch roll := rand.IntN(100); {
+	case rand.Float64() < d.crowd.opt.Ghosts:
+		err = d.haunt(ctx)
 	case roll < 45:
 		d.read(ctx)
 	case roll < 65:

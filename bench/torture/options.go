@@ -42,6 +42,9 @@ type Options struct {
 	// sending: it reads, leaves and comes back, dies, is replaced, blocks.
 	// Default 4; below 0: never.
 	Restless float64
+	// Ghosts is the share of those acts in which an app comes back while an older
+	// process of it is still connected. Default 0.03; below 0: none.
+	Ghosts float64
 
 	// Calm is how long people talk before the first strike. Default 5 s; 20 s
 	// with Times, whose other figures are compared with this one's.
@@ -84,6 +87,7 @@ func (o *Options) Validate() error {
 	def(&o.InFlight, 8)
 	def(&o.Size, 128)
 	def(&o.Restless, 4.0)
+	def(&o.Ghosts, 0.03)
 	def(&o.Calm, calm)
 	def(&o.Patience, 90*time.Second)
 	switch {

@@ -119,7 +119,7 @@ func (r *run) settle(ctx context.Context) {
 	r.crowd.each(func(d *device) { r.settleDevice(patient, d) })
 	r.comesTo(patient, I9, "tasks", 0, r.opt.System.Tasks)
 	// Who has just come back may still have a session elsewhere, for so long.
-	soon, cancel := context.WithTimeout(ctx, sessionsWithin)
+	soon, cancel := context.WithTimeout(ctx, min(sessionsWithin, r.opt.Patience))
 	defer cancel()
 	r.comesTo(soon, I7, "sessions", r.crowd.devices(), r.opt.System.Sessions)
 }
@@ -131,7 +131,13 @@ const sessionsWithin = 30 * time.Second
 func (r *run) comesTo(ctx context.Context, i Invariant, what string, want int, ask func(context.Context) (int, error)) {
 	var n int
 	var err error
-	if !until(ctx, func() bool { n, err = ask(ctx); return err == nil && n == want }) {
+	if until(ctx, func() bool { n, err = ask(ctx); return err == nil && n == want }) {
+		return
+	}
+	// Once more: the time may have been over before the first answer came.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), actTimeout)
+	defer cancel()
+	if n, err = ask(last); err != nil || n != want {
 		r.found(i, nil, "there are %d %s at the end, not %d (%v)", n, what, want, err)
 	}
 }
@@ -173,6 +179,9 @@ func (r *run) judge(ctx context.Context) {
 	r.rep.Codes, r.rep.Restarts, r.rep.Rebuilds, r.rep.Returns = r.crowd.codes, r.crowd.restarts, r.crowd.replaced, r.crowd.returns
 	r.rep.Strikes = r.h.struck
 	r.rep.Trouble = append(r.rep.Trouble, r.crowd.troubles...)
+	if n := r.crowd.ousted; n > 0 {
+		r.found(I7, nil, "%d times a device was told that another connection has its place, and none had come after it", n)
+	}
 	for why, n := range r.crowd.ends {
 		r.trouble("the server ended %d sessions for good, for no reason: %s", n, why)
 	}

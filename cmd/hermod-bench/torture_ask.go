@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -12,7 +13,11 @@ import (
 
 // askSessions reads how many sessions a node has from its metrics.
 func askSessions(ctx context.Context, admin string) (int, error) {
-	const name = "hermod_chat_sessions"
+	return askMetric(ctx, admin, "hermod_chat_sessions")
+}
+
+// askMetric adds up a metric of a node, whatever its labels.
+func askMetric(ctx context.Context, admin, name string) (sum int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/metrics", nil)
 	if err != nil {
 		return 0, err
@@ -22,13 +27,23 @@ func askSessions(ctx context.Context, admin string) (int, error) {
 		return 0, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			v, err := strconv.ParseFloat(value, 64)
-			return int(v), err
+	found := false
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		rest, ok := strings.CutPrefix(lines.Text(), name)
+		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
+			continue
 		}
+		v, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
+		if err != nil {
+			return 0, err
+		}
+		sum, found = sum+int(v), true
 	}
-	return 0, fmt.Errorf("%s has no metric %s", admin, name)
+	if !found {
+		return 0, errors.Join(fmt.Errorf("%s has no metric %s", admin, name), lines.Err())
+	}
+	return sum, lines.Err()
 }
 
 // resident is what a process has in memory, in bytes.

@@ -29,14 +29,19 @@ type fleet struct {
 	place [storage.Slots]string
 }
 
-func startFleet(ctx context.Context, binary, dir string) (*fleet, error) {
-	c, err := cluster.Start(ctx, cluster.Options{
+// startFleet starts a cluster. change is for a smaller one, or another one.
+func startFleet(ctx context.Context, binary, dir string, change ...func(*cluster.Options)) (*fleet, error) {
+	o := cluster.Options{
 		Dir: dir, Binary: binary, TLS: true, Links: true, Init: initShards,
 		Settings: []string{
 			"HERMOD_AUTH_ARGON2_MEMORY_KIB=" + strconv.Itoa(tortureArgonKiB), "HERMOD_AUTH_ARGON2_TIME=" + strconv.Itoa(tortureArgonTime),
 			"HERMOD_STORAGE_RETAIN_EVENTS=" + strconv.Itoa(tortureRetention),
 		},
-	})
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	c, err := cluster.Start(ctx, o)
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,11 @@ type single struct {
 	cfg         config.Config
 	file        string
 	addr, admin string
+	// environ is added to the node's environment.
+	environ []string
+	// clients is the way that all clients take.
+	clients *fault.Link
+	door    *fault.Door
 }
 
 // tortureArgon makes passwords cheap: what is on trial is something else.
@@ -36,7 +41,8 @@ const tortureArgonKiB, tortureArgonTime = 64, 1
 // tortureRetention keeps all events: what retention takes, no one can compare.
 const tortureRetention = 100_000_000
 
-func startSingle(ctx context.Context, binary, dir string) (_ *single, err error) {
+// startSingle starts a node. change is for the configuration and the environment.
+func startSingle(ctx context.Context, binary, dir string, change ...func(*single)) (_ *single, err error) {
 	s := &single{dir: dir}
 	if dir == "" {
 		s.own = true
@@ -44,13 +50,13 @@ func startSingle(ctx context.Context, binary, dir string) (_ *single, err error)
 			return nil, err
 		}
 	}
-	if err := s.start(ctx, binary); err != nil {
+	if err := s.start(ctx, binary, change); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *single) start(ctx context.Context, binary string) (err error) {
+func (s *single) start(ctx context.Context, binary string, change []func(*single)) (err error) {
 	for _, addr := range []*string{&s.addr, &s.admin} {
 		port, err := local.FreePort()
 		if err != nil {
@@ -64,15 +70,31 @@ func (s *single) start(ctx context.Context, binary string) (err error) {
 	s.cfg.Log.Format = "json"
 	s.cfg.Auth.Argon2MemoryKiB, s.cfg.Auth.Argon2Time = tortureArgonKiB, tortureArgonTime
 	s.cfg.Storage.FreeReserveMiB, s.cfg.Storage.RetainEvents = 64, tortureRetention
+	s.clients = fault.NewLink("clients→node", s.addr)
+	if s.door, err = fault.OpenLink("127.0.0.1:0", s.clients); err != nil {
+		return err
+	}
+	for _, f := range change {
+		f(s)
+	}
 	s.file = filepath.Join(s.dir, "hermod.toml")
 	var text bytes.Buffer
 	s.cfg.Explain(&text)
 	if err := errors.Join(os.MkdirAll(s.dir, 0o700), os.WriteFile(s.file, text.Bytes(), 0o600)); err != nil {
 		return err
 	}
+	if len(s.cfg.Storage.Shards) > 0 {
+		if err := initShards(ctx, s.file); err != nil {
+			return err
+		}
+	}
 	s.Server, err = local.StartProcess(ctx, local.ProcessOptions{
 		Name: "hermod", Dir: s.dir, Ready: s.ready,
-		Command: func() *exec.Cmd { return exec.Command(binary, "--config", s.file) },
+		Command: func() *exec.Cmd {
+			cmd := exec.Command(binary, "--config", s.file)
+			cmd.Env = append(os.Environ(), s.environ...)
+			return cmd
+		},
 	})
 	return err
 }
@@ -98,6 +120,12 @@ func (s *single) Close() (err error) {
 	if s.Server != nil {
 		err = s.Server.Close()
 	}
+	if s.door != nil {
+		err = errors.Join(err, s.door.Close())
+	}
+	if s.clients != nil {
+		s.clients.Close()
+	}
 	if s.own {
 		err = errors.Join(err, os.RemoveAll(s.dir))
 	}
@@ -107,8 +135,8 @@ func (s *single) Close() (err error) {
 // About, Endpoints and the methods below make it a torture.System.
 func (s *single) About() string { return "one node with the embedded engine" }
 
-// Endpoints is its one listener.
-func (s *single) Endpoints() []string { return []string{s.addr} }
+// Endpoints is the way to its one listener.
+func (s *single) Endpoints() []string { return []string{s.door.Addr()} }
 
 // TLS is none on loopback.
 func (s *single) TLS() *tls.Config { return nil }
@@ -116,18 +144,22 @@ func (s *single) TLS() *tls.Config { return nil }
 // Faults are those of a process.
 func (s *single) Faults() []fault.Fault {
 	node := []fault.Part[fault.Process]{{Name: "node", It: s.Server}}
-	return []fault.Fault{
+	clients := []fault.Part[[]*fault.Link]{{Name: s.clients.Name, It: []*fault.Link{s.clients}}}
+	return append([]fault.Fault{
 		fault.Kill("node-kill", "the node dies: kill -9", node, 0, 8*time.Second),
 		fault.Pause("node-pause", "the node freezes and wakes: SIGSTOP", node, time.Second, 12*time.Second),
 		fault.Restart("node-restart", "the node is stopped, drained, and started again", node, 0, 3*time.Second),
-	}
+		fault.Breaks(fault.Fault{Name: "clients-cut", About: "all clients are cut off at once"}, clients),
+	}, fault.Network(clients[0].It)...)
 }
 
 // Sessions are the node's.
 func (s *single) Sessions(ctx context.Context) (int, error) { return askSessions(ctx, s.admin) }
 
-// Tasks are none: there is no other shard.
-func (s *single) Tasks(context.Context) (int, error) { return 0, nil }
+// Tasks are none, unless there are several shards.
+func (s *single) Tasks(ctx context.Context) (int, error) {
+	return askMetric(ctx, s.admin, "hermod_storage_tasks_open")
+}
 
 // Routes: the directory is in the node's memory.
 func (s *single) Routes(context.Context) (int, error) { return -1, nil }
@@ -153,5 +185,5 @@ func (s *single) Stores(ctx context.Context) (torture.Stores, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openStores(ctx, shards, func(ctx context.Context) (torture.Totals, error) { return countByExport(ctx, shards[0]) })
+	return openStores(ctx, shards, func(ctx context.Context) (torture.Totals, error) { return countByExport(ctx, shards) })
 }

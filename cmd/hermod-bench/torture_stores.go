@@ -142,9 +142,10 @@ func rowOf(e *storage.Entry) torture.Row {
 	}
 }
 
-// countByExport counts what a shard exports, of all slots.
-func countByExport(ctx context.Context, sh storage.Shard) (n torture.Totals, err error) {
-	for slot := range storage.Slots {
+// countByExport counts what shards export, of all slots.
+func countByExport(ctx context.Context, shards []storage.Shard) (n torture.Totals, err error) {
+	for i := range storage.Slots * len(shards) {
+		sh, slot := shards[i/storage.Slots], i%storage.Slots
 		for after := []byte(nil); ; {
 			var page storage.Writes
 			err := sh.View(ctx, nil, func(sn storage.Snap) (err error) {
