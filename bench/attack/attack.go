@@ -13,7 +13,7 @@ type Attack struct {
 	Name, Group string
 	// Claim is what has to hold.
 	Claim string
-	// Heavy attacks take turns: they would measure each other.
+	// Heavy attacks take turns, two by two: they would measure each other.
 	Heavy bool
 	// script returns what it measured. It stops early by scene.breach,
 	// scene.must and scene.unable.

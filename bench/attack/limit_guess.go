@@ -21,7 +21,10 @@ func attackGuesses(s *scene) string {
 	begun := time.Now()
 	guesses := make([]int, rush)
 	s.all(rush, func(i int) {
-		if codeOf(s.dialFrom(ip, s.srv.Plain).enter(loggingIn(owner.name, wrongPassword))) == proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED {
+		switch f := s.dialFrom(ip, s.srv.Plain).enter(loggingIn(owner.name, wrongPassword)); {
+		case f.GetWelcome() != nil:
+			s.breach("a wrong password gets in")
+		case codeOf(f) == unauthenticated:
 			guesses[i] = 1
 		}
 	})
@@ -36,7 +39,7 @@ func attackGuesses(s *scene) string {
 	tries := rush
 	for ; time.Since(begun) < s.hammer; tries++ {
 		switch f := s.dialFrom(ip, s.srv.Plain).enter(loggingIn(owner.name, wrongPassword)); codeOf(f) {
-		case proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED:
+		case unauthenticated:
 			looked++
 		case proto.ErrorCode_ERROR_CODE_TOO_MANY_ATTEMPTS:
 		default:
@@ -73,6 +76,9 @@ func attackNames(s *scene) string {
 		w := s.dial()
 		begun := time.Now()
 		f := w.enter(loggingIn(name, wrongPassword))
+		if codeOf(f) != unauthenticated {
+			s.breach("a wrong password: %s", told(f))
+		}
 		return time.Since(begun), f.GetError().String()
 	}
 	var known, unknown time.Duration
@@ -89,7 +95,7 @@ func attackNames(s *scene) string {
 		if unknown == 0 || b < unknown {
 			unknown = b
 		}
-		if i >= 7 && known < unknown*5/4 && unknown < known*5/4 {
+		if i >= 4 && known < unknown*5/4 && unknown < known*5/4 {
 			return fmt.Sprintf("the same words; %.1f ms for a known name, %.1f ms for an unknown one", ms(known), ms(unknown))
 		}
 	}
@@ -108,9 +114,9 @@ func attackSecrets(s *scene) string {
 		for range tries / 4 {
 			w := owner.again()
 			if i%2 == 0 {
-				w.out("a guessed secret", bySecret(owner.dev.user, random(32), random(32)), proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED)
+				w.out("a guessed secret", bySecret(owner.dev.user, random(32), random(32)), unauthenticated)
 			} else {
-				w.out("a secret of nobody", bySecret(owner.dev.user^1<<20, random(32), random(32)), proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED)
+				w.out("a secret of nobody", bySecret(owner.dev.user^1<<20, random(32), random(32)), unauthenticated)
 			}
 		}
 	})

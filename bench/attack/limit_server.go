@@ -25,8 +25,8 @@ func attackDescriptors(s *scene) string {
 	}
 	inside.lives("who was there before")
 	took := s.eventually(s.firstByte+s.patience, "newcomers get in again", func() bool {
-		w, err := s.tryDial(s.someone(), s.srv.Plain)
-		return err == nil && w.enter(byToken(inside.token)).GetError() != nil // an answer is enough
+		w := inside.again()
+		return w.enter(byToken(inside.token)).GetWelcome() != nil
 	})
 	return fmt.Sprintf("%d connections, %d files: %v were kept, the session went on; after %s newcomers got in", storm, files, open, secs(took))
 }
@@ -56,31 +56,32 @@ func attackHandshakes(s *scene) string {
 	return fmt.Sprintf("%d at once: %.0f were pending; after %s the next got in", storm, pending, secs(took))
 }
 
-// The silent thousands: what a connection costs before anybody is known.
-const (
-	silent = 10_000
-	// silentBytes is the most that a silent connection may cost, heldBytes what
-	// one may that has sent nearly a whole frame.
-	silentBytes, heldBytes = 4 << 10, 32 << 10
-)
+// What a connection may cost before anybody is known: a silent one, and one
+// that has sent nearly a whole frame.
+const silentBytes, heldBytes = 4 << 10, 32 << 10
 
+// attackSilence opens ten thousand connections and says nothing.
 func attackSilence(s *scene) string {
-	plain := s.hold("silent", nil, silentBytes, false)
-	return fmt.Sprintf("%d silent connections: %d bytes each; a stranger logged in meanwhile", silent, plain)
+	const n = 10_000
+	each := s.hold(n, nil, silentBytes, false)
+	s.eventually(s.firstByte+s.patience, "they are sent away", func() bool { return s.metric("hermod_conn_open") <= 2 })
+	return fmt.Sprintf("%d silent connections: %d bytes each; a stranger logged in meanwhile", n, each)
 }
 
+// attackHalfHellos makes the server keep what it cannot read yet.
 func attackHalfHellos(s *scene) string {
+	const n = 5_000
 	half := append(header(proto.MaxFrameHello), make([]byte, proto.MaxFrameHello-10)...)
-	held := s.hold("half a Hello", half, heldBytes, false)
+	held := s.hold(n, half, heldBytes, false)
 	flight := s.clientHello()
-	secure := s.hold("half a ClientHello", flight[:len(flight)/2], heldBytes, true)
-	return fmt.Sprintf("%d connections: %d bytes each with %d bytes of a Hello, %d with half a ClientHello", silent, held, len(half), secure)
+	secure := s.hold(n, flight[:len(flight)/2], heldBytes, true)
+	return fmt.Sprintf("%d connections: %d bytes each with %d bytes of a Hello, %d with half a ClientHello", n, held, len(half), secure)
 }
 
-// hold opens the connections to a server of its own, with the same bytes each,
+// hold opens n connections to a server of its own, with the same bytes each,
 // and returns what one costs.
-func (s *scene) hold(what string, first []byte, most int64, tls bool) int64 {
-	s.descriptors(silent)
+func (s *scene) hold(n int, first []byte, most int64, tls bool) int64 {
+	s.descriptors(n)
 	s.own(Wish{})
 	addr := s.srv.Plain
 	if tls {
@@ -89,31 +90,32 @@ func (s *scene) hold(what string, first []byte, most int64, tls bool) int64 {
 	s.person().lives("the first") // what a server allocates once is there
 	before := s.resident()
 	begun := time.Now()
-	s.crowd(silent, func(int) netip.Addr { return s.someone() }, addr, first)
-	top, open := before, 0.0
-	for time.Since(begun) < s.firstByte {
-		top, open = max(top, s.resident()), max(open, s.metric("hermod_conn_open"))
-		if open >= silent {
-			break
+	crowd := s.crowd(n, func(int) netip.Addr { return s.someone() }, addr, first)
+	s.later(func() {
+		for _, w := range crowd {
+			_ = w.Close()
 		}
+	})
+	top, open := before, 0.0
+	for time.Since(begun) < s.firstByte && open < float64(n) {
+		top, open = max(top, s.resident()), max(open, s.metric("hermod_conn_open"))
 	}
 	came := time.Now()
 	s.person().lives("a stranger among the silent")
-	if took := time.Since(came); took > 5*time.Second {
-		s.breach("%s: a login takes %s meanwhile", what, secs(took))
+	if took := time.Since(came); took > s.revoked {
+		s.breach("a login takes %s meanwhile", secs(took))
 	}
 	top = max(top, s.resident())
 	each := (top - before) / int64(max(open, 1))
 	if each > most {
-		s.breach("%s: %d bytes a connection with %.0f of them, at most %d are allowed", what, each, open, most)
+		s.breach("%d bytes a connection with %.0f of them, at most %d are allowed", each, open, most)
 	}
-	if open < silent*8/10 {
-		s.fail("%s: only %.0f of %d connections were open at a time", what, open, silent)
+	if open < float64(n)*0.8 {
+		s.fail("only %.0f of %d connections were open at a time", open, n)
 	}
 	if n := s.metric("hermod_chat_sessions"); n > 2 {
-		s.breach("%s: %v sessions", what, n)
+		s.breach("%v sessions for two people", n)
 	}
-	s.eventually(s.login+s.patience, "they are sent away", func() bool { return s.metric("hermod_conn_open") <= 2 })
 	return each
 }
 

@@ -80,22 +80,22 @@ func attackPartialFrame(s *scene) string {
 
 // attackStall reads nothing, and stays just below the cap of the outbox.
 func attackStall(s *scene) string {
-	s.shared()
+	s.own(Wish{}) // the metrics count all connections
 	r := s.sluggard()
 	// Until the kernel takes no more: then what the server keeps stands still.
 	var begun time.Time
 	for begun.IsZero() {
-		before := s.metric("hermod_conn_closed_total", "slow_consumer")
 		r.receive(1)
-		s.pause(50 * time.Millisecond)
 		switch kept := r.kept(); {
 		case kept > 0:
 			s.pause(500 * time.Millisecond)
 			if r.kept() >= kept {
 				begun = time.Now()
 			}
-		case s.metric("hermod_conn_closed_total", "slow_consumer") > before:
-			s.fail("closed over the cap, which was not what this is about")
+		case s.metric("hermod_chat_sessions") < float64(1+len(r.friends)):
+			s.fail("closed before it stalled")
+		case r.sent > 3000:
+			s.breach("%d MiB for a client that reads nothing, and the kernel still takes more", r.sent*32>>10)
 		}
 	}
 	s.eventually(s.stall+s.patience, "a client that reads nothing is closed", func() bool { return s.metric("hermod_conn_closed_total", "stalled") >= 1 })

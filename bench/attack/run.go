@@ -46,7 +46,7 @@ type Report struct {
 }
 
 // Run carries out the attacks, all at the same time, save that heavy ones take
-// turns, and returns when all have ended. The error is about Options only.
+// turns, two by two, and returns when all have ended. The error is about Options only.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			chosen = append(chosen, a)
 		}
 	}
-	return o.run(ctx, chosen, &stage{site: o.Site, pace: releasePace()}), nil
+	return o.run(ctx, chosen, newStage(o.Site, releasePace())), nil
 }
 
 func (o *Options) run(ctx context.Context, chosen []Attack, st *stage) *Report {
@@ -68,8 +68,8 @@ func (o *Options) run(ctx context.Context, chosen []Attack, st *stage) *Report {
 	for i, a := range chosen {
 		wg.Go(func() {
 			if a.Heavy {
-				st.heavy.Lock()
-				defer st.heavy.Unlock()
+				st.heavy <- struct{}{}
+				defer func() { <-st.heavy }()
 			}
 			r := a.play(ctx, st)
 			mu.Lock()

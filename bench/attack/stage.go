@@ -17,9 +17,16 @@ type stage struct {
 	fleet  lazy[*Fleet]
 	people atomic.Uint32 // addresses given out
 	names  atomic.Uint32
-	heavy  sync.Mutex
-	// links is held for writing while the fleet is parted.
+	heavy  chan struct{} // of capacity heavyAtOnce
+	// links is held for writing while the nodes' links are under attack.
 	links sync.RWMutex
+}
+
+// heavyAtOnce: each heavy attack keeps a processor busy.
+const heavyAtOnce = 2
+
+func newStage(site Site, p pace) *stage {
+	return &stage{site: site, pace: p, heavy: make(chan struct{}, heavyAtOnce)}
 }
 
 // lazy is made by the first who asks.

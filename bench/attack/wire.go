@@ -54,7 +54,7 @@ func (s *scene) dialFrom(ip netip.Addr, addr string) *wire {
 }
 
 func (s *scene) tryDial(ip netip.Addr, addr string) (*wire, error) {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: ip.AsSlice()}, KeepAlive: -1, Timeout: s.patience}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: ip.AsSlice()}, KeepAlive: -1, Timeout: 10 * time.Second}
 	nc, err := d.DialContext(s.ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
@@ -71,7 +71,10 @@ func (s *scene) wire(nc net.Conn) *wire {
 
 // secure speaks TLS over w, as a client that trusts the server.
 func (w *wire) secure(change func(*tls.Config)) error {
-	cfg := &tls.Config{RootCAs: w.s.srv.Roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13, NextProtos: []string{"hermod/1"}}
+	cfg := &tls.Config{ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13, NextProtos: []string{"hermod/1"}}
+	if w.s.srv != nil {
+		cfg.RootCAs = w.s.srv.Roots
+	}
 	if change != nil {
 		change(cfg)
 	}

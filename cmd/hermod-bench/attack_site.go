@@ -16,13 +16,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"github.com/hermod-im/hermod/bench/attack"
 	"github.com/hermod-im/hermod/bench/local"
 	"github.com/hermod-im/hermod/cmd/internal/cluster"
-	"github.com/hermod-im/hermod/cmd/internal/config"
-	"github.com/hermod-im/hermod/storage"
 )
 
 // attackSite starts servers to attack: processes on loopback, in temporary
@@ -91,22 +87,22 @@ func (a *attackSite) Serve(ctx context.Context, w attack.Wish) (*attack.Server, 
 	return srv, nil
 }
 
-// Fleet starts a small cluster.
+// Fleet starts a small cluster. Its clients come through links, which hide
+// their addresses, so loopback is exempt there.
 func (a *attackSite) Fleet(ctx context.Context) (*attack.Fleet, error) {
 	if a.single {
 		return nil, fmt.Errorf("%w: it needs a cluster, and --single was given", attack.ErrUnable)
 	}
 	c, err := cluster.Start(ctx, cluster.Options{
-		Binary: a.binary, Nodes: 2, Shards: 2, Databases: 1, TLS: true, Init: prepareShards,
-		Settings: append([]string{"HERMOD_LIMITS_EXEMPT=", "HERMOD_STORAGE_FREE_RESERVE_MIB=64"}, a.settings...),
+		Binary: a.binary, Nodes: 2, Shards: 2, Databases: 1, TLS: true, Links: true, Init: initShards,
+		Settings: append([]string{"HERMOD_STORAGE_FREE_RESERVE_MIB=64"}, a.settings...),
 	})
 	if err != nil {
 		return nil, err
 	}
 	a.later(c.Close)
-	f := &attack.Fleet{CACert: c.CA.Cert, CAKey: c.CA.Key, Cut: func(context.Context) (func() error, error) {
-		// What nodes tell each other goes by the routes in Redis.
-		return c.Redis.Continue, c.Redis.Pause()
+	f := &attack.Fleet{CACert: c.CA.Cert, CAKey: c.CA.Key, Cut: func(ctx context.Context) (func() error, error) {
+		return part(ctx, c)
 	}}
 	if f.Roots, err = pool(c.CA.Cert); err != nil {
 		return nil, err
@@ -121,21 +117,19 @@ func (a *attackSite) Fleet(ctx context.Context) (*attack.Fleet, error) {
 	return f, nil
 }
 
-// prepareShards is «hermodctl shards init».
-func prepareShards(ctx context.Context, file string) error {
-	cfg, err := config.Load(file, nil)
-	if err != nil {
-		return err
+// part keeps the last node and the others from reaching each other.
+func part(ctx context.Context, c *cluster.Cluster) (mend func() error, err error) {
+	for _, f := range c.Faults() {
+		if f.Name != "node-apart" {
+			continue
+		}
+		heal, err := f.Strike(ctx, c.Nodes[len(c.Nodes)-1].Name)
+		if err != nil {
+			return nil, err
+		}
+		return func() error { return heal(context.WithoutCancel(ctx)) }, nil
 	}
-	shards, err := cfg.OpenShards(ctx, config.OpenOptions{Log: zerolog.Nop()})
-	if err != nil {
-		return err
-	}
-	err = storage.Prepare(ctx, shards, zerolog.Nop())
-	for _, sh := range shards {
-		err = errors.Join(err, sh.Close())
-	}
-	return err
+	return nil, fmt.Errorf("%w: the cluster cannot part its nodes", attack.ErrUnable)
 }
 
 func (a *attackSite) later(f func() error) {
