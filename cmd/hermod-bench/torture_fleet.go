@@ -36,6 +36,9 @@ func startFleet(ctx context.Context, binary, dir string, change ...func(*cluster
 		Settings: []string{
 			"HERMOD_AUTH_ARGON2_MEMORY_KIB=" + strconv.Itoa(tortureArgonKiB), "HERMOD_AUTH_ARGON2_TIME=" + strconv.Itoa(tortureArgonTime),
 			"HERMOD_STORAGE_RETAIN_EVENTS=" + strconv.Itoa(tortureRetention),
+			// Apps come back within a second or two; waiting longer for them
+			// would make a rolling restart the longest of all faults.
+			"HERMOD_DRAIN_WINDOW=3s",
 		},
 	}
 	for _, f := range change {

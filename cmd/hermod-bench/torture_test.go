@@ -50,7 +50,7 @@ func TestTorture(t *testing.T) {
 		least  int // acknowledged messages
 		faults int
 	}{
-		"single":  {[]string{"--single", "--people", "30", "--rate", "300", "--duration", "25s", "--faults", "3"}, 1500, 3},
+		"single":  {[]string{"--single", "--people", "30", "--rate", "300", "--duration", "20s", "--faults", "2"}, 1500, 2},
 		"cluster": {[]string{"--people", "40", "--rate", "120", "--duration", "70s", "--faults", "8"}, 2000, 8},
 	} {
 		t.Run(name, func(t *testing.T) {
