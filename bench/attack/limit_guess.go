@@ -2,6 +2,7 @@ package attack
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hermod-im/hermod/proto"
@@ -122,4 +123,46 @@ func attackSecrets(s *scene) string {
 	})
 	owner.again().in(bySecret(owner.dev.user, owner.dev.secret, random(32))).lives("the owner's own secret")
 	return fmt.Sprintf("%d guesses of 256 bits, all UNAUTHENTICATED; the right one works", tries)
+}
+
+// attackHashes has hundreds register at once, each from an address of its own:
+// every one would cost a password hash.
+func attackHashes(s *scene) string {
+	s.own(Wish{})
+	inside, friend := s.person(), s.person()
+	const storm = 400
+	var in, wait, rest int
+	var mu sync.Mutex
+	left := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return storm - in - wait - rest
+	}
+	slowest := time.Duration(0)
+	s.all(storm+1, func(i int) {
+		for i == storm && left() > 0 {
+			begun := time.Now()
+			inside.says(friend.dev.user, "in the storm")
+			slowest = max(slowest, time.Since(begun))
+			s.pause(50 * time.Millisecond)
+		}
+		if i == storm {
+			return
+		}
+		f := s.dial().enter(registering(s.name("storm")))
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case f.GetWelcome() != nil:
+			in++
+		case codeOf(f) == proto.ErrorCode_ERROR_CODE_OVERLOADED && f.GetError().RetryAfterMs > 0:
+			wait++
+		default:
+			rest++
+		}
+	})
+	if slowest > s.revoked || wait == 0 {
+		s.breach("%d of %d registrations at once were taken, %d told to wait; a message took %s meanwhile", in, storm, wait, secs(slowest))
+	}
+	return fmt.Sprintf("of %d at once %d got in, %d were told to wait; the slowest message meanwhile took %.0f ms", storm, in, wait, ms(slowest))
 }

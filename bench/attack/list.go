@@ -27,6 +27,7 @@ func All() []Attack {
 		{Name: "noise", Group: "limits", Claim: "no bytes make the server panic", Heavy: true, script: attackNoise},
 
 		{Name: "guesses", Group: "logins", Claim: "5 wrong passwords per account and address, then waits that double", script: attackGuesses},
+		{Name: "hashes", Group: "logins", Claim: "hundreds who log in at once wait in a bounded queue, and those inside go on talking", Heavy: true, script: attackHashes},
 		{Name: "names", Group: "logins", Claim: "who has an account is not told, nor shown by the time it takes", Heavy: true, script: attackNames},
 		{Name: "secrets", Group: "logins", Claim: "a device secret cannot be guessed, and a known user is not told from an unknown one", script: attackSecrets},
 		{Name: "forged-tokens", Group: "logins", Claim: "no token gets in that this server has not signed for this device", script: attackForged},
