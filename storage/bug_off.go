@@ -12,7 +12,7 @@ type earlySends struct{}
 
 func openBug() bug { return bug{} }
 
-func (bug) answerEarly(*batch)             {}
+func (bug) planned(*batch)                 {}
 func (bug) lookEarly(*committer)           {}
 func (bug) sent(w *work, at int32) SendRow { return *w.sends.row(at) }
 func (bug) nextSeq(u *UserHead) uint64     { return u.Seq + 1 }

@@ -12,8 +12,8 @@ import (
 // is opened: the torture has to find it, or the torture is worth nothing. Each
 // is one that was made somewhere: the comment says what was believed then.
 //
-// Some need a moment to show: a batch that is answered too early is committed
-// some time after that, so that a kill in between need not be lucky.
+// Some show only when something comes between two moments. There they wait for a
+// while, so that it need not be luck.
 type bug struct {
 	name string
 	mu   *sync.Mutex
@@ -40,27 +40,34 @@ const (
 // earlySends are dedupe rows as they were before a batch's transaction.
 type earlySends []SendRow
 
-// behind is how long after its answers a batch is committed.
-const behind = 100 * time.Millisecond
+// How long bugs wait: with a batch that is planned, and with one whose
+// duplicates were looked for.
+const (
+	behind = 100 * time.Millisecond
+	ahead  = 400 * time.Millisecond
+)
 
 func openBug() bug {
 	return bug{name: os.Getenv("HERMOD_TORTURE_BUG"), mu: new(sync.Mutex), seqs: make(map[UserID]uint64)}
 }
 
-// answerEarly answers sends whose batch has been planned and not committed: all
+// planned is told of a batch that will be committed next. It answers sends: all
 // of them, or those that were sent before, by a row that may be as young.
-func (g bug) answerEarly(b *batch) {
-	if g.name != ackBeforeCommit && g.name != visibleNotDurable {
-		return
-	}
+func (g bug) planned(b *batch) {
+	sends := false
 	for _, o := range b.ops {
-		if o, ok := o.(*appendOp); ok && o.err == nil && (o.res.Duplicate || g.name == ackBeforeCommit) {
+		o, ok := o.(*appendOp)
+		if !ok || o.err != nil {
+			continue
+		}
+		sends = true
+		if g.name == ackBeforeCommit || g.name == visibleNotDurable && o.res.Duplicate {
 			done := o.done
 			o.done = func(Appended, error) {}
 			done(o.res, nil)
 		}
 	}
-	if g.name == ackBeforeCommit {
+	if sends && (g.name == ackBeforeCommit || g.name == seqOutsideTx) {
 		time.Sleep(behind)
 	}
 }
@@ -75,6 +82,9 @@ func (g bug) lookEarly(c *committer) {
 		c.w.early = append(earlySends(nil), l.Sends...)
 		return nil, nil
 	}, func(error) {})
+	if len(c.w.early) > 0 {
+		time.Sleep(ahead)
+	}
 }
 
 // sent is the dedupe row that the send at this position is judged by.

@@ -336,7 +336,7 @@ func (c *committer) runPlan(l *Locked) (*Writes, error) {
 	for _, o := range c.cur.ops {
 		o.plan(&c.w)
 	}
-	c.s.bug.answerEarly(c.cur)
+	c.s.bug.planned(c.cur)
 	return c.w.writes(), nil
 }
 
