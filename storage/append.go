@@ -130,9 +130,13 @@ func (w *work) addEntry(r *convRefs, a *Append) Appended {
 	if r.task >= 0 && !w.s.bug.forgetsTask(h.Rev) {
 		t := w.tasks.touch(r.task)
 		if !t.Found {
-			*t = Task{Key: t.Key, NextRev: h.Rev, Owner: w.s.opt.Node, Incarnation: w.s.opt.Incarnation, Found: true}
+			*t = Task{Key: t.Key, NextRev: h.Rev, Found: true}
 		}
-		t.ToRev = h.Rev
+		// It is the duty of whoever raised it last, who has it in mind already:
+		// the row may be lingering at another node (TaskLinger), or at one that
+		// has died.
+		t.ToRev, t.Owner, t.Incarnation = h.Rev, w.s.opt.Node, w.s.opt.Incarnation
+		w.carried = append(w.carried, carried{task: r.task, entry: e})
 	}
 	return Appended{Rev: e.Rev, ConvSeq: e.ConvSeq, Time: e.Time}
 }

@@ -51,7 +51,7 @@ type batch struct {
 	ops []op
 	// what becomes of it once durable; made anew by each run of the plan
 	deliveries []Delivery
-	raised     []Task
+	raised     []owing
 
 	began   time.Time
 	attempt attempt
@@ -296,6 +296,7 @@ func (c *committer) newBatch() *batch {
 func (c *committer) recycle(b *batch) {
 	clear(b.ops)
 	clear(b.deliveries)
+	clear(b.raised)
 	b.ops, b.deliveries, b.raised = b.ops[:0], b.deliveries[:0], b.raised[:0]
 	b.err, b.landed = nil, nil
 	if len(c.free) <= c.s.opt.MaxFlying {
@@ -372,8 +373,8 @@ func (c *committer) complete(b *batch) {
 	if len(b.deliveries) > 0 {
 		c.s.opt.Deliver(b.deliveries)
 	}
-	for i := range b.raised {
-		c.s.tasks.add(c.sh, b.raised[i])
+	if len(b.raised) > 0 {
+		c.s.tasks.raise(c.sh, b.raised)
 	}
 }
 

@@ -81,13 +81,19 @@
 // refused with ErrUnavailable, not let through.
 //
 // R4, tasks. What recipients on another shard are owed is a row, (conversation,
-// target shard) → next_rev … to_rev, written with the entry. Its owner reads the
-// entries at home, commits at the target, and only when that is durable advances
-// or deletes the row. The target skips revs up to UserConv.HeadRev, so delivering
-// twice does no harm. Nor does it matter what a task says once a side has moved:
-// both sides of a pair get every entry, so where rev HeadRev+1 is not the first
-// to be delivered, delivery begins there; and an entry that finds its recipient
-// on the same shard, but behind, becomes a task as well instead of a row.
+// target shard) → next_rev … to_rev, written with the entry. It is owned by the
+// node that raised it last. When the commit at home is durable that node commits
+// the entries, which it still has in memory, at the target, and only when that
+// is durable, and then not at once, deletes the row: TaskLinger later, many
+// together, unless the conversation goes on and raises it again. So a delivery
+// costs one commit at the target, and mostly no other.
+// The target skips revs up to UserConv.HeadRev, so delivering twice does no
+// harm. Nor does it matter what a task says once a side has moved, or which of
+// two nodes that add to a conversation delivers first: both sides of a pair get
+// every entry, so where rev HeadRev+1 is not the first to be delivered, it is
+// read at home with all that follow it. So is what memory had no room for. An
+// entry that finds its recipient on the same shard, but behind, becomes a task
+// as well instead of a row.
 // A node takes up its own tasks at Open and looks again every TaskRescan; tasks
 // of a node whose lease ran out are taken over by any other, which looks again
 // at every renewal, because a node that only slept may wake and commit what it
@@ -154,8 +160,9 @@
 // # Limits
 //
 // Queues are bounded in operations and bytes, and so is what is parked at a
-// committer, apart from its queue; in-flight batches by MaxFlying, waiting reads per shard by ReaderQueue, remembered tasks by TaskMemory (the
-// rows are the truth), knowledge about far users by time. Open needs all
-// shards; afterwards one that is down stops only what lives on it. Every node
-// sweeps every shard.
+// committer, apart from its queue; in-flight batches by MaxFlying, waiting reads
+// per shard by ReaderQueue, remembered tasks by TaskMemory and their entries by
+// carryBytes (the rows are the truth), knowledge about far users by time. Open
+// needs all shards; afterwards one that is down stops only what lives on it.
+// Every node sweeps every shard.
 package storage

@@ -15,6 +15,7 @@ type shardMetrics struct {
 	shed      prometheus.Counter
 	delivered prometheus.Counter
 	drained   prometheus.Counter
+	taskReads prometheus.Counter
 	taskFails prometheus.Counter
 	takenOver prometheus.Counter
 	swept     prometheus.Counter
@@ -76,7 +77,8 @@ func newMetrics(reg prometheus.Registerer, sh *shard, s *Store) (*shardMetrics, 
 		shed:        counter("refused_operations_total", "Operations refused because the shard failed for too long or is full."),
 		delivered:   counter("task_deliveries_total", "Inbox rows written to this shard by tasks."),
 		drained:     counter("tasks_drained_total", "Tasks of this shard's conversations that were completed."),
-		taskFails:   counter("task_failures_total", "Attempts to deliver a task of this shard's conversations that failed."),
+		taskReads:   counter("task_reads_total", "Deliveries of this shard's conversations whose entries were not at hand and had to be read."),
+		taskFails:   counter("task_failures_total", "Times that the delivery of this shard's tasks, or telling it so, failed and had to wait."),
 		takenOver:   counter("tasks_taken_over_total", "Tasks taken over from dead nodes."),
 		swept:       counter("swept_users_total", "Inboxes looked at by the retention sweep."),
 		trimmed:     counter("swept_trims_total", "Inboxes that lost rows by age."),
@@ -95,7 +97,13 @@ func newMetrics(reg prometheus.Registerer, sh *shard, s *Store) (*shardMetrics, 
 		}
 		return n
 	})
-	gauge("tasks_open", "Tasks of this shard's conversations that this node has in mind.", func() float64 { return s.tasks.open(sh) })
+	gauge("tasks_open", "Tasks of this shard's conversations that this node has in mind, those just done included.", func() float64 { return s.tasks.open(sh) })
+	if sh.idx == 0 { // of the whole Store
+		taskBytes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: "hermod", Subsystem: "storage", Name: "task_bytes", Help: "Bytes of entries kept in memory until they are delivered to another shard.",
+		}, func() float64 { return float64(s.tasks.carried.Load()) })
+		add(taskBytes)
+	}
 	for _, b := range sh.breakers.all() {
 		add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Namespace: "hermod", Subsystem: "storage", Name: "breaker_open", Help: "1 while a part of the shard answers nobody, and its calls are refused.",

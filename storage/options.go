@@ -77,6 +77,9 @@ type Options struct {
 	// LeaseTTL and LeaseEvery: when others may take this node's tasks over,
 	// and how often that is put off. Defaults 10 s and 3 s.
 	LeaseTTL, LeaseEvery time.Duration
+	// TaskLinger is for how long a task may have been done before its row is
+	// deleted, many at once; default 500 ms.
+	TaskLinger time.Duration
 	// TaskRescan is how often the node reads its own tasks again, in case one
 	// was forgotten; default 30 s. TaskMemory is how many it keeps in mind per
 	// pair of shards; default 65,536.
@@ -133,6 +136,7 @@ func (o Options) withDefaults() Options {
 	dur(&o.BlockStale, 5*time.Second)
 	dur(&o.LeaseTTL, 10*time.Second)
 	dur(&o.LeaseEvery, 3*time.Second)
+	dur(&o.TaskLinger, 500*time.Millisecond)
 	dur(&o.TaskRescan, 30*time.Second)
 	num(&o.TaskMemory, 65536)
 	dur(&o.RetryMin, 20*time.Millisecond)
@@ -177,7 +181,7 @@ func (o Options) Validate() error {
 		{"QueueWait", int64(o.QueueWait)}, {"RetainAge", int64(o.RetainAge)}, {"RetainEvents", int64(o.RetainEvents)},
 		{"SweepPause", int64(o.SweepPause)}, {"SweepEvery", int64(o.SweepEvery)}, {"SweepUsers", int64(o.SweepUsers)},
 		{"BlockStale", int64(o.BlockStale)}, {"LeaseTTL", int64(o.LeaseTTL)}, {"LeaseEvery", int64(o.LeaseEvery)},
-		{"TaskRescan", int64(o.TaskRescan)}, {"TaskMemory", int64(o.TaskMemory)}, {"RetryMin", int64(o.RetryMin)},
+		{"TaskLinger", int64(o.TaskLinger)}, {"TaskRescan", int64(o.TaskRescan)}, {"TaskMemory", int64(o.TaskMemory)}, {"RetryMin", int64(o.RetryMin)},
 		{"RetryMax", int64(o.RetryMax)}, {"InlineBody", int64(o.InlineBody)},
 	} {
 		if n.v <= 0 {

@@ -123,7 +123,7 @@ func (s *Store) startLoops() {
 	s.loops.Add(1)
 	go s.slotLoop()
 	for _, sh := range s.shards {
-		for _, loop := range []func(*shard){s.leaseLoop, s.taskLoop, s.sweepLoop, s.watchLoop} {
+		for _, loop := range []func(*shard){s.leaseLoop, s.taskLoop, s.tellLoop, s.sweepLoop, s.watchLoop} {
 			s.loops.Add(1)
 			go func() {
 				defer s.loops.Done()
@@ -181,9 +181,9 @@ func (s *Store) put(o op) error {
 // next Open, or by another node.
 func (s *Store) Close() error {
 	s.once.Do(func() {
+		s.tasks.close() // before closing: tellLoop waits then for what is under way
 		close(s.closing)
 		defer time.AfterFunc(s.opt.CommitTimeout, s.cancel).Stop()
-		s.tasks.close()
 		s.loops.Wait() // they still need committers and readers
 		for _, sh := range s.shards {
 			if sh.readers != nil {

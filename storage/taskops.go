@@ -3,17 +3,21 @@ package storage
 import "fmt"
 
 // deliverOp writes a conversation's entries into the inbox of its recipient on
-// another shard than the conversation's.
+// another shard than the conversation's. Those from … to are still to be read
+// where none are at hand.
 type deliverOp struct {
 	opHead
-	user    UserID
-	entries []Entry
-	job     *job
-	done    func()
-	at      side
-	rows    int
-	metrics *shardMetrics
-	err     error
+	lane     *lane
+	span     *span
+	user     UserID
+	from, to uint64
+	entries  []Entry
+	at       side
+	metrics  *shardMetrics
+	// outcome of the last run of the plan
+	has  uint64 // the recipient has everything up to this rev
+	rows int
+	err  error
 }
 
 // missingRevs is the answer where a recipient lacks entries before those that a
@@ -27,13 +31,21 @@ func (e *missingRevs) Error() string {
 	return fmt.Sprintf("storage: the recipient lacks entries from rev %d on", e.from)
 }
 
-func newDeliverOp(j *job, done func()) *deliverOp {
-	o := &deliverOp{job: j, user: j.key.Conv.Other(), entries: j.entries, done: done}
-	o.slot, o.size = o.user.Slot(), opOverhead
-	for i := range j.entries {
-		o.size += len(j.entries[i].Body)
+func newDeliverOp(l *lane, sp *span, es []Entry) *deliverOp {
+	o := &deliverOp{lane: l, span: sp, user: sp.key.Conv.Other(), from: sp.next, to: sp.to, entries: es}
+	if sp.next <= sp.dark {
+		o.to = sp.dark
 	}
+	o.slot, o.size = o.user.Slot(), opOverhead+int(sizeOf(es))
 	return o
+}
+
+// end is the rev after the last one that is delivered.
+func (o *deliverOp) end() uint64 {
+	if n := len(o.entries); n > 0 {
+		return o.entries[n-1].Rev + 1
+	}
+	return o.from
 }
 
 func (o *deliverOp) lock(w *work) {
@@ -42,7 +54,7 @@ func (o *deliverOp) lock(w *work) {
 }
 
 func (o *deliverOp) plan(w *work) {
-	o.err, o.rows = nil, 0
+	o.err, o.rows, o.metrics = nil, 0, w.shard.metrics
 	if !w.users.row(o.at.user).Found {
 		o.err = fmt.Errorf("%w: %d", ErrNoUser, o.user)
 		return
@@ -62,33 +74,33 @@ func (o *deliverOp) plan(w *work) {
 		w.addInbox(o.at, e, e.ConvSeq > uc.Head, 0, max(w.shard.inline, w.s.opt.InlineBody))
 		o.rows++
 	}
-	o.metrics = w.shard.metrics
+	o.has = w.userConvs.row(o.at.userConv).HeadRev
 }
 
 func (o *deliverOp) answer(err error) {
-	if err == nil && o.metrics != nil {
+	if err == nil {
 		o.metrics.delivered.Add(float64(o.rows))
+		err = o.err
 	}
-	if o.job.err = err; err == nil {
-		o.job.err = o.err
-	}
-	o.done()
+	o.lane.landed(o, err)
 }
 
 // completeOp tells a conversation's home how far its task has got.
 type completeOp struct {
 	opHead
 	lane *lane
-	job  *job
+	span *span
 	key  TaskKey
+	end  uint64 // the rev after the last one delivered
 	done func()
 	at   int32
-	left Task
+	gone bool
+	err  error
 }
 
-func newCompleteOp(l *lane, j *job, done func()) *completeOp {
-	o := &completeOp{lane: l, job: j, key: j.key, done: done}
-	o.slot, o.size = j.key.Conv.Slot(), opOverhead
+func newCompleteOp(l *lane, sp *span) *completeOp {
+	o := &completeOp{lane: l, span: sp, key: sp.key, end: sp.next}
+	o.slot, o.size = o.key.Conv.Slot(), opOverhead
 	return o
 }
 
@@ -98,22 +110,21 @@ func (o *completeOp) lock(w *work) {
 }
 
 func (o *completeOp) plan(w *work) {
-	o.left = *w.tasks.row(o.at)
-	if !o.left.Found || o.left.Owner != w.s.opt.Node {
-		o.left = Task{} // somebody took it over
-		return
+	t := w.tasks.row(o.at)
+	if o.gone = !t.Found || t.Owner != w.s.opt.Node; o.gone {
+		return // somebody took it over, or has done it
 	}
-	end := o.job.entriesEnd()
-	if t := w.tasks.touch(o.at); end > t.ToRev {
+	t = w.tasks.touch(o.at)
+	if o.gone = o.end > t.ToRev; o.gone {
 		t.Found = false
 	} else {
-		t.NextRev = max(t.NextRev, end)
+		t.NextRev = max(t.NextRev, o.end)
 	}
-	o.left = *w.tasks.row(o.at)
 }
 
 func (o *completeOp) answer(err error) {
-	o.job.err, o.job.left = err, o.left
+	o.err = err
+	o.lane.told(o.span, o.gone, err)
 	o.done()
 }
 

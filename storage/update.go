@@ -206,13 +206,14 @@ func (w *work) save(p *positions) (undo func()) {
 		saveRows(&w.userConvs, p.userConvs), saveRows(&w.tasks, p.tasks), saveRows(&w.names, p.names),
 		saveRows(&w.accounts, p.accounts), saveRows(&w.devices, p.devices), saveRows(&w.blocks, p.blocks),
 	}
-	entries, inbox, deliveries, owed := len(w.out.Entries), len(w.out.Inbox), len(w.batch.deliveries), len(w.owed)
+	entries, inbox, deliveries, owed, far := len(w.out.Entries), len(w.out.Inbox), len(w.batch.deliveries), len(w.owed), len(w.carried)
 	return func() {
 		for _, f := range undos {
 			f()
 		}
 		w.out.Entries, w.out.Inbox = w.out.Entries[:entries], w.out.Inbox[:inbox]
 		w.batch.deliveries, w.owed = w.batch.deliveries[:deliveries], w.owed[:owed]
+		w.carried = w.carried[:far]
 	}
 }
 

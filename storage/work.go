@@ -31,7 +31,17 @@ type work struct {
 	now    int64
 	locked *Locked
 	owed   []Task // see owe
-	out    Writes
+	// carried are the entries that tasks are to deliver; raisedAt says which of
+	// batch.raised a locked task is, -1: none.
+	carried  []carried
+	raisedAt []int32
+	out      Writes
+}
+
+// carried is an entry for recipients on another shard, and its task's position.
+type carried struct {
+	task  int32
+	entry Entry
 }
 
 // deviceRow is a device, and whether the plan changed it.
@@ -156,6 +166,8 @@ func (w *work) load(l *Locked) {
 	w.batch.deliveries = w.batch.deliveries[:0]
 	w.batch.raised = w.batch.raised[:0]
 	w.owed = w.owed[:0]
+	clear(w.carried)
+	w.carried = w.carried[:0]
 }
 
 // mergeOwed joins what is owed to a conversation's recipient with its task row,
@@ -175,7 +187,7 @@ func (w *work) mergeOwed() {
 			*w.tasks.touch(at) = t
 		} else if t.Found {
 			w.out.Tasks = append(w.out.Tasks, t)
-			w.batch.raised = append(w.batch.raised, t)
+			w.batch.raised = append(w.batch.raised, owing{Task: t})
 		}
 	}
 }
@@ -197,16 +209,7 @@ func (w *work) writes() *Writes {
 			w.s.bug.keepFloor(u, was)
 		}
 	}
-	for i := range w.tasks.rows {
-		if r := &w.tasks.rows[i]; r.dirty && r.v.Found {
-			o.Tasks = append(o.Tasks, r.v)
-			if r.v.Owner == w.s.opt.Node {
-				w.batch.raised = append(w.batch.raised, r.v)
-			}
-		} else if r.dirty {
-			o.DelTasks = append(o.DelTasks, r.v.Key)
-		}
-	}
+	w.taskWrites()
 	for i := range w.blocks.rows {
 		if r := &w.blocks.rows[i]; r.dirty && r.v.Found {
 			o.Blocks = append(o.Blocks, r.v)
@@ -216,6 +219,31 @@ func (w *work) writes() *Writes {
 	}
 	w.deviceWrites()
 	return o
+}
+
+// taskWrites also says which tasks this node has to deliver, and what.
+func (w *work) taskWrites() {
+	o := &w.out
+	w.raisedAt = w.raisedAt[:0]
+	for i := range w.tasks.rows {
+		at := int32(-1)
+		if r := &w.tasks.rows[i]; r.dirty && r.v.Found {
+			o.Tasks = append(o.Tasks, r.v)
+			if r.v.Owner == w.s.opt.Node {
+				at = int32(len(w.batch.raised))
+				w.batch.raised = append(w.batch.raised, owing{Task: r.v})
+			}
+		} else if r.dirty {
+			o.DelTasks = append(o.DelTasks, r.v.Key)
+		}
+		w.raisedAt = append(w.raisedAt, at)
+	}
+	for i := range w.carried {
+		if at := w.raisedAt[w.carried[i].task]; at >= 0 {
+			r := &w.batch.raised[at]
+			r.entries = append(r.entries, w.carried[i].entry)
+		}
+	}
 }
 
 func changed[K comparable, V any](x *index[K, V], dst []V) []V {

@@ -24,6 +24,7 @@ func TestTargetDown(t *testing.T) {
 	a, b := f.pairOn(0, 1)
 	f.send(message(a, b, "00"))
 	f.waitHead(b, 1)
+	f.waitTasks(1)
 	mems[1].SetDown(fmt.Errorf("gone: %w", storage.ErrBusy))
 	want := []string{"00"}
 	for i := 1; i <= 30; i++ {

@@ -90,7 +90,7 @@ func quick(node storage.NodeID) storage.Options {
 	return storage.Options{
 		Node: node, Incarnation: 1, ClaimSlots: true,
 		LeaseTTL: 2 * time.Second, LeaseEvery: 50 * time.Millisecond,
-		TaskRescan: 100 * time.Millisecond, RetryMin: time.Millisecond, RetryMax: 20 * time.Millisecond,
+		TaskLinger: 5 * time.Millisecond, TaskRescan: 100 * time.Millisecond, RetryMin: time.Millisecond, RetryMax: 20 * time.Millisecond,
 		SweepPause: time.Millisecond, SweepEvery: 20 * time.Millisecond,
 		ReadTimeout: 30 * time.Second, BreakAfter: 30 * time.Second, StallTimeout: 30 * time.Second,
 	}
