@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -148,6 +151,65 @@ func TestRecordedTraffic(t *testing.T) {
 		}
 		if len(kinds) < 12 {
 			t.Errorf("%s holds only %d kinds of frames", what, len(kinds))
+		}
+	}
+}
+
+// serverKinds are the kinds of frames that a server sends.
+var serverKinds = []string{
+	"send_ack", "events", "error", "hint", "caught_up", "ok", "welcome", "go_away", "access_token", "devices",
+	"profiles", "blocks", "sync_response", "conversations", "history", "marks",
+}
+
+// vectorCorpora are what fuzzers start from of the golden vectors. (Those of
+// package proto and of router/peer read them themselves.)
+func vectorCorpora(t *testing.T) []*corpus {
+	t.Helper()
+	text, err := os.ReadFile("../../proto/testdata/frames.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors []struct{ Name, Hex string }
+	if err := json.Unmarshal(text, &vectors); err != nil {
+		t.Fatal(err)
+	}
+	client := &corpus{dir: "conn/testdata/fuzz/FuzzSession", name: "vectors", after: "byte('\\x07')\n"}
+	server := &corpus{dir: "conn/client/testdata/fuzz/FuzzServerBytes", name: "vectors", before: "bool(true)\n"}
+	all := []*corpus{client, server}
+	for _, v := range vectors {
+		framed, err := hex.DecodeString(v.Hex)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind, _, _ := strings.Cut(v.Name, "/")
+		stream := client
+		if slices.Contains(serverKinds, kind) {
+			stream = server
+		}
+		stream.data = append(stream.data, framed...)
+		dir := map[string]string{
+			"hello": "conn/chat/testdata/fuzz/FuzzHello", "send_ack": "bench/testdata/fuzz/FuzzViews",
+			"events": "bench/testdata/fuzz/FuzzViews", "error": "bench/testdata/fuzz/FuzzViews",
+		}[kind]
+		if dir != "" {
+			name := strings.NewReplacer("/", "-", " ", "-", ",", "").Replace(v.Name)
+			all = append(all, &corpus{dir: dir, name: name, data: framed[proto.HeaderLen:]})
+		}
+	}
+	return all
+}
+
+// TestFuzzersStartFromTheVectors: a vector that is changed or new is in what
+// fuzzers start from.
+func TestFuzzersStartFromTheVectors(t *testing.T) {
+	for _, c := range vectorCorpora(t) {
+		if *record {
+			c.save(t)
+			continue
+		}
+		want := c.data
+		if c.load(t); !bytes.Equal(c.data, want) {
+			t.Errorf("%s is not what the vectors say: go test ./cmd/hermod -run FromTheVectors -record", c.path())
 		}
 	}
 }
