@@ -21,6 +21,12 @@ type Append struct {
 	Body []byte
 	// Origin is passed on to Delivery.Origin.
 	Origin uint64
+	// Still, if not nil, is asked when the append takes its place in line behind
+	// those of its conversation; on false it is refused with ErrBusy. A caller
+	// who lets nothing overtake what was refused looks there: while it was about
+	// to call Append, an earlier append may have been refused, and the line
+	// begun anew. It is quick, may be asked twice, and calls nothing here.
+	Still func() bool
 	// UnlessBlocked, if not zero, must be {recipient, sender}: refuse with
 	// ErrBlocked if that block exists.
 	UnlessBlocked BlockKey

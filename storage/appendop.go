@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 )
 
@@ -70,6 +71,16 @@ func (s *Store) admit(o *appendOp) {
 			return
 		}
 	}
+}
+
+// errOvertakes: what came before o was refused while o was on its way here.
+var errOvertakes = fmt.Errorf("%w: an earlier append was refused meanwhile", ErrBusy)
+
+// overtakes reports whether o has to be refused for that. It is asked under the
+// lock of the line, as refusals are told before the line opens again.
+func overtakes(o op) bool {
+	a, ok := o.(*appendOp)
+	return ok && a.a.Still != nil && !a.a.Still()
 }
 
 func (o *appendOp) stand(m *slotMap, idx int) standing {

@@ -160,6 +160,9 @@ func (c *committer) put(o op) error {
 	case c.refusing != nil && (isSend(o) || !errors.Is(c.refusing, ErrFull)):
 		defer c.mu.Unlock()
 		return c.refusing
+	case overtakes(o):
+		c.mu.Unlock()
+		return errOvertakes
 	case c.barred != nil && c.barred(o), c.crowded(o):
 		c.mu.Unlock()
 		return ErrBusy

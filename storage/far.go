@@ -48,6 +48,10 @@ func (f *farUsers) admit(o *appendOp, user UserID) {
 	f.mu.Lock()
 	u := f.get(k, now)
 	switch {
+	case overtakes(o):
+		f.mu.Unlock()
+		o.answer(errOvertakes)
+		return
 	case u.reading && len(u.waiting) >= maxWaiting:
 		f.mu.Unlock()
 		o.answer(ErrBusy)
@@ -86,7 +90,7 @@ func (f *farUsers) behind(o *appendOp) bool {
 		u = f.old[k]
 	}
 	if u == nil || !u.reading {
-		return false
+		return false // the committer looks whether o overtakes
 	}
 	u.waiting = append(u.waiting, o)
 	return true
@@ -176,13 +180,21 @@ func (f *farUsers) resolve(u *farUser, v verdict, err error) {
 			f.mu.Unlock()
 			return
 		}
+		var late []*appendOp
 		for err == nil && len(waiting) > 0 {
 			waiting[0].far = v
-			if err = f.s.put(waiting[0]); err == nil {
+			switch err = f.s.put(waiting[0]); err {
+			case errOvertakes:
+				late, err = append(late, waiting[0]), nil // its session's trouble, nobody else's
+				fallthrough
+			case nil:
 				waiting = waiting[1:]
 			}
 		}
 		f.mu.Unlock()
+		for _, o := range late {
+			o.answer(errOvertakes)
+		}
 		for _, o := range waiting {
 			o.answer(err)
 		}

@@ -85,6 +85,18 @@ func (s *session) pass(conv storage.ConvKey, id uint64, resume bool) bool {
 	return true
 }
 
+// holds reports whether the send id to conv must wait. Unlike pass it lifts
+// nothing: storage asks it when the send takes its place in line.
+func (s *session) holds(conv storage.ConvKey, id uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.more == nil {
+		return false
+	}
+	h, ok := s.more.held[conv]
+	return ok && (h.plain || id >= h.first)
+}
+
 // holdOrClose holds conv, or closes a session that has too many on hold.
 func (c *Chat) holdOrClose(s *session, conv storage.ConvKey, edge uint64) {
 	if !s.hold(conv, edge) {

@@ -2,6 +2,7 @@ package chat
 
 import (
 	"testing"
+	"time"
 
 	"github.com/hermod-im/hermod/storage"
 )
@@ -63,5 +64,29 @@ func TestOrderHoldsAreBounded(t *testing.T) {
 	}
 	if !s.hold(storage.PairKey(1, 2), 0) {
 		t.Error("one that is held already was refused")
+	}
+}
+
+// TestRefusedOnTheWay: an earlier send is refused while a later one, which has
+// passed already, is on its way to storage. It must not overtake.
+func TestRefusedOnTheWay(t *testing.T) {
+	r := newRig(t, nil)
+	a, b := r.register("alice"), r.register("bob")
+	s := r.chat.sessionsOf(storage.UserID(a.d.user))[0]
+	conv := storage.PairKey(storage.UserID(a.d.user), storage.UserID(b.d.user))
+	const id = 1 << 20
+	if !s.pass(conv, id, false) {
+		t.Fatal("held from the start")
+	}
+	s.hold(conv, 0)
+	r.chat.append(s, id, conv, textTo(b.d.user, "too early"), time.Now())
+	if e := a.answer(id).GetError(); e.GetCode() == 0 || !e.GetRetryable() {
+		t.Errorf("the later send was answered with %v", e)
+	}
+	again := textTo(b.d.user, "in order")
+	again.ResumeOrder = true
+	a.send(again)
+	if ev := b.events(1)[0]; text(ev) != "in order" {
+		t.Errorf("the recipient got %v", ev)
 	}
 }

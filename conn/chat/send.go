@@ -25,19 +25,24 @@ func (c *Chat) send(s *session, f *proto.Frame) (park bool) {
 		s.conn.Fail(f.Id, fault)
 		return false
 	}
+	c.append(s, f.Id, conv, req, start)
+	return false
+}
+
+// append hands a send that may go to storage.
+func (c *Chat) append(s *session, id uint64, conv storage.ConvKey, req *proto.SendRequest, start time.Time) {
 	p := c.sends.Get().(*sending)
-	p.s, p.id, p.conv, p.start = s, f.Id, conv, start
+	p.s, p.id, p.conv, p.start = s, id, conv, start
 	content := req.Content
 	body := make([]byte, 0, contentSize(int32(content.Kind), content.Body))
 	a := storage.Append{
 		Conv: conv, Sender: s.id.user, Kind: kindMessage, Counts: true, SendID: [16]byte(req.SendId),
-		Body: appendContent(body, int32(content.Kind), content.Body), Origin: s.conn.ID(),
+		Body: appendContent(body, int32(content.Kind), content.Body), Origin: s.conn.ID(), Still: p.still,
 	}
 	if peer := conv.Peer(s.id.user); peer != s.id.user {
 		a.UnlessBlocked = storage.BlockKey{User: peer, Peer: s.id.user}
 	}
 	c.store.Append(a, p.done)
-	return false
 }
 
 // checkSend looks at what does not depend on the target. A request without an
@@ -102,6 +107,7 @@ type sending struct {
 	conv  storage.ConvKey
 	start time.Time
 	done  func(storage.Appended, error)
+	still func() bool
 
 	frame proto.Frame
 	body  proto.Frame_SendAck
@@ -110,12 +116,16 @@ type sending struct {
 
 func newSending(c *Chat) *sending {
 	p := &sending{c: c}
-	p.done = p.complete
+	p.done, p.still = p.complete, p.inOrder
 	p.body.SendAck = &p.ack
 	p.frame.Body = &p.body
 	p.ack.Durability = c.opt.Durability
 	return p
 }
+
+// inOrder: an earlier send may be refused after this one has passed, and before
+// it is in line behind it. Alone in line it would overtake.
+func (p *sending) inOrder() bool { return !p.s.holds(p.conv, p.id) }
 
 // complete runs on the engine's completion path: quick, no locks that anybody
 // holds across I/O.

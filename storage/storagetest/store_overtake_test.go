@@ -118,3 +118,36 @@ func TestWaitingSendsDoNotOvertake(t *testing.T) {
 	f.send(message(a, b, "again"))
 	f.waitTasks(1)
 }
+
+// Whose caller no longer wants it in line is refused, wherever that shows: at
+// once, or when a look at a far recipient is over. Those behind it go on.
+func TestNotStillInLine(t *testing.T) {
+	f, _ := newFaultFix(t, 2, MemOptions{}, nil)
+	farA, farB := f.pairOn(0, 1)
+	nearA, nearB := f.pairOn(0, 0)
+	for _, c := range []struct {
+		what string
+		a, b storage.UserID
+		asks int // how many times the answer is yes, before it is no
+	}{
+		{"far, not looked at yet", farA, farB, 0},
+		{"far, refused after the look", farB, farA, 1},
+		{"far, known", farA, farB, 0},
+		{"near", nearA, nearB, 0},
+	} {
+		late := message(c.a, c.b, "late")
+		asks := c.asks
+		late.Still = func() bool { asks--; return asks >= 0 }
+		first, second := start(f.s, late), start(f.s, message(c.a, c.b, "behind"))
+		if _, err := f.result(first); !errors.Is(err, storage.ErrBusy) {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if _, err := f.result(second); err != nil {
+			t.Errorf("%s: the one behind: %v", c.what, err)
+		}
+		late.Still = func() bool { return true }
+		if _, err := f.try(late); err != nil {
+			t.Errorf("%s, sent again: %v", c.what, err)
+		}
+	}
+}
