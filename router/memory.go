@@ -20,9 +20,9 @@ var errTooManyNodes = errors.New("router: the in-memory directory holds up to 65
 const maxLoginEpoch = 1<<40 - 1
 
 // Memory is the directory of a node that runs alone. A million idle devices
-// are mostly a million of these rows, so they are packed: 32 bytes in the map,
-// key included, where the plain structs took 80. Nodes are named by a number;
-// a user's further devices stand in a map of their own.
+// are mostly a million of these rows, so they are packed: 32 bytes, key included,
+// where the plain structs took 80, in a table that is never half empty. Nodes
+// are named by a number; a user's further devices stand in a map of their own.
 type Memory struct {
 	now    func() time.Time
 	bug    bug // none, but in a server for the torture
@@ -39,7 +39,7 @@ type memoryNode struct{ node, incarnation uint64 }
 type memoryShard struct {
 	mu sync.RWMutex
 	// first holds one device of each user, more the others.
-	first map[int64]packed
+	first rows
 	more  map[userSlot]packed
 }
 
@@ -67,16 +67,16 @@ func NewMemory(now func() time.Time) *Memory {
 	m := &Memory{now: now, bug: openBug()}
 	m.nodes.Store(new([]memoryNode))
 	for i := range m.shards {
-		m.shards[i].first = make(map[int64]packed)
 		m.shards[i].more = make(map[userSlot]packed)
 	}
 	return m
 }
 
 func (m *Memory) shard(user int64) *memoryShard {
-	h := uint64(user) * 0x9e3779b97f4a7c15
-	return &m.shards[h>>58%memoryShards]
+	return &m.shards[memoryHash(user)>>58%memoryShards]
 }
+
+func memoryHash(user int64) uint64 { return uint64(user) * 0x9e3779b97f4a7c15 }
 
 // pack makes an entry small.
 func (m *Memory) pack(slot Slot, e Entry) (packed, error) {
@@ -117,7 +117,7 @@ func (m *Memory) unpack(p packed) Entry {
 
 // get returns the row of (user, slot).
 func (s *memoryShard) get(user int64, slot Slot) (packed, bool) {
-	if p, ok := s.first[user]; ok && p.slot() == slot {
+	if p, ok := s.first.get(user); ok && p.slot() == slot {
 		return p, true
 	}
 	p, ok := s.more[userSlot{user, slot}]
@@ -126,28 +126,28 @@ func (s *memoryShard) get(user int64, slot Slot) (packed, bool) {
 
 // put writes the row of (user, slot), new or not.
 func (s *memoryShard) put(user int64, p packed) {
-	first, ok := s.first[user]
+	first, ok := s.first.get(user)
 	switch {
 	case !ok:
-		s.first[user] = p
+		s.first.put(user, p)
 	case first.slot() == p.slot():
 		p.word |= first.word & hasMore
-		s.first[user] = p
+		s.first.put(user, p)
 	default:
 		s.more[userSlot{user, p.slot()}] = p
 		first.word |= hasMore
-		s.first[user] = first
+		s.first.put(user, first)
 	}
 }
 
 // remove takes the row of (user, slot) out. A further device moves up.
 func (s *memoryShard) remove(user int64, slot Slot) {
-	first := s.first[user]
+	first, _ := s.first.get(user)
 	if first.slot() != slot {
 		delete(s.more, userSlot{user, slot})
 		return
 	}
-	delete(s.first, user)
+	s.first.remove(user)
 	if first.word&hasMore == 0 {
 		return
 	}
@@ -168,6 +168,9 @@ func (s *memoryShard) each(user int64, f func(packed)) {
 
 // Attach implements Directory. It fails for slots and nodes beyond what fits.
 func (m *Memory) Attach(_ context.Context, user int64, slot Slot, e Entry) (Attached, error) {
+	if user <= 0 {
+		return Attached{}, fmt.Errorf("router: there is no user %d: ids are above 0", user)
+	}
 	if slot > maxSlot {
 		return Attached{}, fmt.Errorf("router: slot %d: the in-memory directory holds slots up to %d", slot, maxSlot)
 	}
@@ -219,7 +222,7 @@ func (m *Memory) Lookup(_ context.Context, users []int64, dst []Route) ([]Route,
 	for _, user := range users {
 		s := m.shard(user)
 		s.mu.RLock()
-		if p, ok := s.first[user]; ok {
+		if p, ok := s.first.get(user); ok {
 			dst = append(dst, Route{User: user, Slot: p.slot(), Entry: m.unpack(p)})
 			if p.word&hasMore != 0 {
 				s.each(user, func(p packed) {
@@ -267,8 +270,10 @@ func (m *Memory) appendPart(dst []Route, nth int) []Route {
 	s := &m.shards[nth]
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for user, p := range s.first {
-		dst = append(dst, Route{User: user, Slot: p.slot(), Entry: m.unpack(p)})
+	for _, r := range s.first.places {
+		if r.user != 0 {
+			dst = append(dst, Route{User: r.user, Slot: r.slot(), Entry: m.unpack(r.packed)})
+		}
 	}
 	for at, p := range s.more {
 		dst = append(dst, Route{User: at.user, Slot: at.slot, Entry: m.unpack(p)})
