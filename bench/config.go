@@ -113,6 +113,10 @@ type IdleConfig struct {
 	Users
 	// From and To are the numbers of connections at which memory is measured.
 	From, To int
+	// Warm has every user log in and leave once before, a few at a time. What
+	// the server then caches of the accounts, and has to have room for anyway,
+	// is not taken for memory of connections.
+	Warm bool
 	// Ramp is new connections per second.
 	Ramp float64
 	// Heartbeat is the interval to ask for; 0: the server's.

@@ -68,7 +68,10 @@
 // them, so what a server needs before the first client does not count, and what
 // the kernel holds for its sockets does not either. Accounts are made before
 // the first point; hashing passwords takes memory of its own, so make them in a
-// run before ([MakeUsers]) and restart the server.
+// run before ([MakeUsers]) and restart the server. Everybody logs in and leaves
+// once before the first point ([IdleConfig].Warm), a few at a time: what the
+// storage's caches then hold, they hold without the connections too. Without
+// that a cache that fills between the two points counts as connections.
 //
 // # How it is built
 //

@@ -54,6 +54,11 @@ func (i *idleRun) run(ctx context.Context) (*Report, error) {
 	if err := i.prepare(ctx, i.cfg.To); err != nil {
 		return nil, err
 	}
+	if i.cfg.Warm {
+		if err := i.warm(ctx); err != nil {
+			return nil, err
+		}
+	}
 	ctx, i.cancel = context.WithCancel(ctx)
 	i.heartbeat = i.cfg.Heartbeat
 	i.readSize = 256
@@ -81,6 +86,16 @@ func (i *idleRun) run(ctx context.Context) (*Report, error) {
 		return nil, ctx.Err()
 	}
 	return i.finish(ctx), nil
+}
+
+// warm has everybody log in and leave once.
+func (i *idleRun) warm(ctx context.Context) error {
+	accs := make([]*account, i.cfg.To)
+	for n := range accs {
+		accs[n] = i.accounts.get(n)
+	}
+	i.res.Warm = true
+	return i.allOnce(ctx, "warm-up", accs)
 }
 
 // ramp opens connections, at the pace asked for, until count are up.

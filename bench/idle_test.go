@@ -23,7 +23,7 @@ func TestIdle(t *testing.T) {
 	f := newFake(t)
 	f.beat = 3
 	cfg := testIdle(f)
-	cfg.Hold = 3500 * time.Millisecond
+	cfg.Hold, cfg.Warm = 3500*time.Millisecond, true
 	rep, err := Idle(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -34,6 +34,9 @@ func TestIdle(t *testing.T) {
 	i := rep.Idle
 	if len(i.At) != 2 || i.At[0].Connections != 10 || i.At[1].Connections != 40 {
 		t.Fatalf("points: %+v", i.At)
+	}
+	if logins := f.seen.passwords + f.seen.secrets + f.seen.tokens; !i.Warm || logins < 3*40 {
+		t.Errorf("%d logins: to register, to warm up, and to stay are 120", logins)
 	}
 	for _, p := range i.At {
 		if p.RSS == 0 || p.PSS == 0 || p.Anon == 0 {

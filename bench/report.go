@@ -161,6 +161,8 @@ type IdleResult struct {
 	From      int     `json:"from"`
 	To        int     `json:"to"`
 	Heartbeat Seconds `json:"heartbeat_s"`
+	// Warm: everybody had logged in once before, and left again.
+	Warm bool `json:"warm,omitempty"`
 	// At are the two points, after settling.
 	At []IdlePoint `json:"at"`
 	// BytesPerConnection is the growth of the server's RSS between the points

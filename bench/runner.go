@@ -182,19 +182,28 @@ func (r *runner) prepare(ctx context.Context, count int) error {
 			missing = append(missing, acc)
 		}
 	}
+	if err := r.allOnce(ctx, "users", missing); err != nil {
+		return err
+	}
+	r.report.Users = UsersResult{Count: count, Registered: len(missing), Elapsed: seconds(time.Since(began))}
+	return nil
+}
+
+// allOnce logs each account in once, or registers it, and disconnects.
+func (r *runner) allOnce(ctx context.Context, phase string, accs []*account) error {
 	var mu sync.Mutex
 	done := 0
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.users.Logins)
 	finished := make(chan error, 1)
 	go func() {
-		for _, acc := range missing {
+		for _, acc := range accs {
 			if gctx.Err() != nil {
 				break
 			}
 			g.Go(func() error {
 				if err := r.once(gctx, acc); err != nil {
-					return fmt.Errorf("bench: making user %s: %w", r.accounts.name(acc.N), err)
+					return fmt.Errorf("bench: user %s: %w", r.accounts.name(acc.N), err)
 				}
 				mu.Lock()
 				done++
@@ -205,7 +214,7 @@ func (r *runner) prepare(ctx context.Context, count int) error {
 		finished <- g.Wait()
 	}()
 	var err error
-	r.watch(ctx, "users", 0, func() bool {
+	r.watch(ctx, phase, 0, func() bool {
 		select {
 		case err = <-finished:
 			return true
@@ -214,14 +223,13 @@ func (r *runner) prepare(ctx context.Context, count int) error {
 		}
 	}, func(p *Progress) {
 		mu.Lock()
-		p.Done, p.Total = done, len(missing)
+		p.Done, p.Total = done, len(accs)
 		mu.Unlock()
 	})
 	if ctx.Err() != nil {
 		<-finished // after the context, so soon
 		return ctx.Err()
 	}
-	r.report.Users = UsersResult{Count: count, Registered: len(missing), Elapsed: seconds(time.Since(began))}
 	return err
 }
 

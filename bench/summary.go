@@ -113,6 +113,9 @@ func (i *IdleResult) summary(row rowFunc) {
 		row(fmt.Sprintf("at %d", p.Connections), "RSS %s, PSS %s, anonymous %s (after %.0f s%s)",
 			size(p.RSS), size(p.PSS), size(p.Anon), float64(p.Settled), stable)
 	}
+	if i.Warm {
+		row("before", "every user had logged in and left once")
+	}
 	row("per connection", "RSS %.0f B, PSS %.0f B, anonymous %.0f B (growth between the two points, the whole process)",
 		i.BytesPerConnection, i.PSSPerConnection, i.AnonPerConnection)
 	row("idle CPU", "%.1f%% of a core over %.0f s, heartbeat every %.0f s", i.IdleCPU, float64(i.Hold), float64(i.Heartbeat))

@@ -113,6 +113,7 @@ type idleCmd struct {
 	To        int           `default:"15000" help:"Connections at the second one."`
 	Ramp      float64       `default:"1000" help:"New connections per second."`
 	Heartbeat time.Duration `default:"0s" help:"Interval to ask for; 0: the server's."`
+	Cold      bool          `help:"Do not have every user log in and leave once before: what the storage caches of the accounts then counts as memory of connections."`
 	Settle    time.Duration `default:"40s" help:"How long memory must have stood still at each point; the server returns what it does not need within half a minute."`
 	Hold      time.Duration `default:"30s" help:"How long to watch the server's CPU at the end."`
 	JSON      string        `name:"json" type:"path" help:"Write everything to this file."`
@@ -125,7 +126,7 @@ func (c *idleCmd) Run(ctx context.Context, ui *console) error {
 	}
 	rep, err := bench.Idle(ctx, bench.IdleConfig{
 		Target: t, Users: c.users(),
-		From: c.From, To: c.To, Ramp: c.Ramp, Heartbeat: c.Heartbeat, Settle: c.Settle, Hold: c.Hold,
+		From: c.From, To: c.To, Warm: !c.Cold, Ramp: c.Ramp, Heartbeat: c.Heartbeat, Settle: c.Settle, Hold: c.Hold,
 	})
 	if err != nil {
 		ui.endProgress()
