@@ -19,6 +19,40 @@ type Process interface {
 	Start(ctx context.Context) error
 	// Pid is 0 while it does not run.
 	Pid() int
+	// Ended is closed when it has ended, by whomever.
+	Ended() <-chan struct{}
+}
+
+// Revived is f with one more thing to heal: a process that ended by itself
+// meanwhile is started again, as a service manager would. Targets of f that are
+// no part's name have none.
+func Revived(f Fault, parts []Part[Process]) Fault {
+	strike := f.Strike
+	f.Strike = func(ctx context.Context, target string) (Heal, error) {
+		heal, err := strike(ctx, target)
+		if err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context) error {
+			err := heal(ctx)
+			for _, p := range parts {
+				if p.Name == target {
+					err = errors.Join(err, revive(ctx, p.It))
+				}
+			}
+			return err
+		}, nil
+	}
+	return f
+}
+
+func revive(ctx context.Context, p Process) error {
+	select {
+	case <-p.Ended():
+		return startAgain(p)(ctx)
+	default:
+		return nil
+	}
 }
 
 // Kill is a crash: kill -9. Healing starts the process again.

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -23,6 +24,8 @@ type MariaDBOptions struct {
 	// Dir is the server's folder; empty: a temporary one, removed by Close.
 	// One that holds a server's data already is used as it is.
 	Dir string
+	// Data is the folder of the data, if that is to be on another disk than Dir.
+	Data string
 	// Args are appended to the server's command line and win over the small
 	// defaults: --innodb-buffer-pool-size=64M --innodb-log-file-size=48M.
 	Args []string
@@ -32,6 +35,7 @@ type MariaDBOptions struct {
 type MariaDB struct {
 	Server
 	password string
+	data     string // folder
 }
 
 // StartMariaDB makes an empty server and returns when it answers. ctx bounds
@@ -44,7 +48,7 @@ func StartMariaDB(ctx context.Context, opt MariaDBOptions) (*MariaDB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &MariaDB{password: rand.Text()}
+	db := &MariaDB{password: rand.Text(), data: cmp.Or(opt.Data, filepath.Join(dir, "data"))}
 	db.Server = Server{name: "mariadb", dir: dir, ownDir: own, ready: db.ping}
 	if err := db.install(ctx); err != nil {
 		_ = db.Close()
@@ -60,7 +64,6 @@ func StartMariaDB(ctx context.Context, opt MariaDBOptions) (*MariaDB, error) {
 	return db, nil
 }
 
-func (db *MariaDB) data() string     { return filepath.Join(db.dir, "data") }
 func (db *MariaDB) temp() string     { return filepath.Join(db.dir, "tmp") }
 func (db *MariaDB) initFile() string { return filepath.Join(db.dir, "init.sql") }
 
@@ -77,10 +80,10 @@ func (db *MariaDB) install(ctx context.Context) error {
 	if err := os.MkdirAll(db.temp(), 0o700); err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(db.data(), "mysql")); err == nil {
+	if _, err := os.Stat(filepath.Join(db.data, "mysql")); err == nil {
 		return nil
 	}
-	cmd := exec.CommandContext(ctx, find("mariadb-install-db"), "--no-defaults", "--datadir="+db.data(),
+	cmd := exec.CommandContext(ctx, find("mariadb-install-db"), "--no-defaults", "--datadir="+db.data,
 		"--user="+userName(), "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
 		"--innodb-log-file-size=48M", "--tmpdir="+db.temp())
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -101,7 +104,7 @@ func userName() string {
 // folder easily has more.
 func (db *MariaDB) args(port int) []string {
 	return []string{
-		"--no-defaults", "--user=" + userName(), "--datadir=" + db.data(), "--init-file=" + db.initFile(),
+		"--no-defaults", "--user=" + userName(), "--datadir=" + db.data, "--init-file=" + db.initFile(),
 		"--bind-address=127.0.0.1", "--port=" + strconv.Itoa(port), "--socket=", "--skip-name-resolve",
 		"--tmpdir=" + db.temp(), "--pid-file=" + filepath.Join(db.dir, "pid"), "--max-connections=400",
 		"--character-set-server=utf8mb4", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=48M",

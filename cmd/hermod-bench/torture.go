@@ -11,25 +11,30 @@ import (
 	"time"
 
 	"github.com/hermod-im/hermod/bench/torture"
+	"github.com/hermod-im/hermod/cmd/internal/cluster"
 	"github.com/hermod-im/hermod/cmd/internal/config"
 )
 
 type tortureCmd struct {
-	Binary   string        `type:"path" help:"The server to torture; default: hermod beside this program."`
-	Dir      string        `type:"path" help:"Where its data goes, on a disk like the real one. Default: a temporary folder, removed at the end."`
-	Single   bool          `help:"One node with the embedded engine, instead of a cluster."`
-	Seed     uint64        `help:"The same seed draws the same schedule of faults; 0: a random one, which is told."`
-	Duration time.Duration `default:"1m" help:"Least time of torture, without start and check."`
-	Faults   int           `default:"10" help:"How many faults strike."`
-	Messages int           `help:"Go on until so many messages are acknowledged."`
-	Only     []string      `name:"faults-only" help:"Strike with these only, like node-kill,redis-flush."`
-	People   int           `default:"60" help:"Users who write to each other, with one to three devices each."`
-	Rate     float64       `default:"200" help:"Messages per second that they would like to send."`
-	InFlight int           `default:"8" help:"Most unanswered sends per device."`
-	Size     int           `default:"128" help:"Bytes of a message body."`
-	NoTimes  bool          `help:"Judge the invariants only, not how long recovery takes: for a busy machine."`
-	Evidence string        `type:"path" default:"." help:"A failed run leaves a folder with all that is known here."`
-	JSON     string        `name:"json" type:"path" help:"Write the report to this file."`
+	Binary    string        `type:"path" help:"The server to torture; default: hermod beside this program."`
+	Dir       string        `type:"path" help:"Where its data goes, on a disk like the real one. Default: a temporary folder, removed at the end."`
+	Single    bool          `help:"One node with the embedded engine, instead of a cluster."`
+	Disk      string        `help:"With --single: «small», a disk that can be full, or «lossy», one that can lose power; both in memory."`
+	SmallDisk int64         `help:"Put the first database on a disk in memory of so many bytes, which can be full."`
+	Clocks    bool          `help:"The server was built with the tag torture: set its clocks wrong, too."`
+	Previous  string        `type:"path" help:"A server of an earlier version, to run beside."`
+	Seed      uint64        `help:"The same seed draws the same schedule of faults; 0: a random one, which is told."`
+	Duration  time.Duration `default:"1m" help:"Least time of torture, without start and check."`
+	Faults    int           `default:"10" help:"How many faults strike."`
+	Messages  int           `help:"Go on until so many messages are acknowledged."`
+	Only      []string      `name:"faults-only" help:"Strike with these only, like node-kill,redis-flush."`
+	People    int           `default:"60" help:"Users who write to each other, with one to three devices each."`
+	Rate      float64       `default:"200" help:"Messages per second that they would like to send."`
+	InFlight  int           `default:"8" help:"Most unanswered sends per device."`
+	Size      int           `default:"128" help:"Bytes of a message body."`
+	NoTimes   bool          `help:"Judge the invariants only, not how long recovery takes: for a busy machine."`
+	Evidence  string        `type:"path" default:"." help:"A failed run leaves a folder with all that is known here."`
+	JSON      string        `name:"json" type:"path" help:"Write the report to this file."`
 }
 
 // system is what a run needs of what it tortures, beside the faults.
@@ -89,9 +94,11 @@ func (c *tortureCmd) start(ctx context.Context) (system, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	if c.Single {
-		return startSingle(ctx, c.Binary, c.Dir)
+		return startSingle(ctx, c.Binary, c.Dir, func(s *single) { s.kind = c.Disk })
 	}
-	return startFleet(ctx, c.Binary, c.Dir)
+	return startFleet(ctx, c.Binary, c.Dir, func(o *cluster.Options) {
+		o.SmallDisk, o.Clocks, o.Previous = c.SmallDisk, c.Clocks, c.Previous
+	})
 }
 
 func (c *tortureCmd) options(sys system, ui *console) torture.Options {

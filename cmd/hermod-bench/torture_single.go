@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -30,6 +31,9 @@ type single struct {
 	addr, admin string
 	// environ is added to the node's environment.
 	environ []string
+	// kind is what the data is on, disk that disk.
+	kind string
+	disk disk
 	// clients is the way that all clients take.
 	clients *fault.Link
 	door    *fault.Door
@@ -76,6 +80,9 @@ func (s *single) start(ctx context.Context, binary string, change []func(*single
 	}
 	for _, f := range change {
 		f(s)
+	}
+	if err := s.mount(); err != nil {
+		return err
 	}
 	s.file = filepath.Join(s.dir, "hermod.toml")
 	var text bytes.Buffer
@@ -126,6 +133,7 @@ func (s *single) Close() (err error) {
 	if s.clients != nil {
 		s.clients.Close()
 	}
+	err = errors.Join(err, s.disk.close())
 	if s.own {
 		err = errors.Join(err, os.RemoveAll(s.dir))
 	}
@@ -133,7 +141,7 @@ func (s *single) Close() (err error) {
 }
 
 // About, Endpoints and the methods below make it a torture.System.
-func (s *single) About() string { return "one node with the embedded engine" }
+func (s *single) About() string { return "one node with the embedded engine" + s.disk.about() }
 
 // Endpoints is the way to its one listener.
 func (s *single) Endpoints() []string { return []string{s.door.Addr()} }
@@ -145,12 +153,13 @@ func (s *single) TLS() *tls.Config { return nil }
 func (s *single) Faults() []fault.Fault {
 	node := []fault.Part[fault.Process]{{Name: "node", It: s.Server}}
 	clients := []fault.Part[[]*fault.Link]{{Name: s.clients.Name, It: []*fault.Link{s.clients}}}
-	return append([]fault.Fault{
+	return slices.Concat([]fault.Fault{
 		fault.Kill("node-kill", "the node dies: kill -9", node, 0, 8*time.Second),
 		fault.Pause("node-pause", "the node freezes and wakes: SIGSTOP", node, time.Second, 12*time.Second),
 		fault.Restart("node-restart", "the node is stopped, drained, and started again", node, 0, 3*time.Second),
 		fault.Breaks(fault.Fault{Name: "clients-cut", About: "all clients are cut off at once"}, clients),
-	}, fault.Network(clients[0].It)...)
+		fault.Revived(fault.Descriptors("node-descriptors", "the node may open no more files and connections", node, 2*time.Second, 20*time.Second), node),
+	}, fault.Network(clients[0].It), s.disk.faults(s.Server))
 }
 
 // Sessions are the node's.

@@ -17,4 +17,6 @@ type clocks struct {
 
 // startClocks: they are right. A server made with the build tag torture has
 // clocks that can be set wrong while it runs.
-func startClocks(context.Context, *sync.WaitGroup) clocks { return clocks{now: time.Now, shard: time.Now} }
+func startClocks(context.Context, *sync.WaitGroup) clocks {
+	return clocks{now: time.Now, shard: time.Now}
+}

@@ -37,7 +37,7 @@ type dataFolder struct {
 // one folder would be one node twice: each would take the other's tasks and
 // connections for its own.
 func openData(dir string, number uint64) (*dataFolder, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeFolder(dir); err != nil {
 		return nil, fmt.Errorf("data.dir: %w", err)
 	}
 	lock, err := os.Open(dir)
@@ -124,6 +124,32 @@ func writeFileDurably(path string, b []byte) error {
 		return errors.Join(err, os.Remove(tmp.Name()))
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// makeFolder makes a folder, and those above it that are missing, so that they
+// are there after a power loss, too: all that is ever promised will be in it. A
+// new name is on the disk when the folder that it is in has been synced.
+func makeFolder(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	var missing []string
+	for above := dir; ; above = filepath.Dir(above) {
+		if _, err := os.Stat(above); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		missing = append(missing, above)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, made := range missing {
+		if err := syncDir(filepath.Dir(made)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func syncDir(dir string) error {

@@ -58,7 +58,14 @@ type keyring struct {
 // openKeyring reads the folder; it makes the folder and a first key if there
 // are none.
 func openKeyring(dir string, now time.Time) (*keyring, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	_, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.MkdirAll(dir, 0o700); err == nil {
+			// Its name is to survive a power loss as its keys do.
+			err = syncFolder(filepath.Dir(dir))
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("chat: key folder: %w", err)
 	}
 	r := &keyring{dir: dir}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/hermod-im/hermod/bench/fault"
 	"github.com/hermod-im/hermod/bench/local"
 )
 
@@ -40,6 +41,12 @@ type Options struct {
 	// Previous is a server of an earlier version, for the fault that runs a node
 	// with it; empty: there is none.
 	Previous string
+	// SmallDisk puts the first database on a disk of its own of so many bytes, in
+	// memory, which can be full; 0: on none. Without root it is not done.
+	SmallDisk int64
+	// Clocks says that Binary was built with the tag torture, so that its clocks
+	// can be set wrong.
+	Clocks bool
 	// Settings are added to every node's environment, like HERMOD_LOG_LEVEL=debug.
 	Settings []string
 	// DatabaseArgs are added to the databases' command lines.
@@ -79,6 +86,7 @@ type Cluster struct {
 	ownDir    bool
 	redisAddr string // where nodes would find it without links
 	links     links
+	disk      *fault.Disk // the first database's; nil: none of its own
 }
 
 // Start starts databases and Redis, prepares the shards, and starts the nodes.
@@ -157,6 +165,12 @@ func (c *Cluster) pki(name string) string { return filepath.Join(c.Dir, "pki", n
 // servers starts databases and Redis, all at once.
 func (c *Cluster) servers(ctx context.Context) error {
 	c.Databases = make([]*local.MariaDB, c.opt.Databases)
+	if c.opt.SmallDisk > 0 && fault.Mountable() == nil {
+		var err error
+		if c.disk, err = fault.MountDisk(filepath.Join(c.Dir, "disk"), c.opt.SmallDisk); err != nil {
+			return fmt.Errorf("cluster: %w", err)
+		}
+	}
 	var g errgroup.Group
 	for i := range c.Databases {
 		g.Go(func() (err error) {
@@ -164,9 +178,11 @@ func (c *Cluster) servers(ctx context.Context) error {
 			if c.opt.TLS {
 				args = append([]string{"--ssl-ca=" + c.CA.Cert, "--ssl-cert=" + c.pki("servers.pem"), "--ssl-key=" + c.pki("servers-key.pem")}, args...)
 			}
-			c.Databases[i], err = local.StartMariaDB(ctx, local.MariaDBOptions{
-				Dir: filepath.Join(c.Dir, "mariadb"+strconv.Itoa(i+1)), Args: args,
-			})
+			o := local.MariaDBOptions{Dir: filepath.Join(c.Dir, databaseName(i)), Args: args}
+			if i == 0 && c.disk != nil {
+				o.Data = filepath.Join(c.disk.Dir(), "data")
+			}
+			c.Databases[i], err = local.StartMariaDB(ctx, o)
 			return err
 		})
 	}
@@ -241,6 +257,9 @@ func (c *Cluster) Close() error {
 		errs = append(errs, c.Redis.Close())
 	}
 	errs = append(errs, c.links.close()...)
+	if c.disk != nil {
+		errs = append(errs, c.disk.Close())
+	}
 	if c.ownDir {
 		errs = append(errs, os.RemoveAll(c.Dir))
 	}

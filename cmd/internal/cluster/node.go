@@ -107,6 +107,9 @@ func (n *Node) Start(ctx context.Context) error {
 func (n *Node) command() *exec.Cmd {
 	cmd := exec.Command(*n.binary.Load(), "--config", n.Config)
 	cmd.Env = append(os.Environ(), n.c.opt.Settings...)
+	if n.c.opt.Clocks {
+		cmd.Env = append(cmd.Env, "HERMOD_TORTURE_CLOCK="+n.c.clock(n.Name).File, "HERMOD_TORTURE_SHARD_CLOCK="+n.c.clock(shardsName).File)
+	}
 	return cmd
 }
 
