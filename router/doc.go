@@ -67,6 +67,10 @@
 // that is little, everything otherwise. Lookup, Attach and Detach therefore
 // never fail because of Redis; hermod_directory_mirrored_total counts them.
 //
+// An answer that was lost may have named a loser. Nobody else knows it then, so
+// once the winner is registered for sure every other node is asked to register
+// anew what it has for the slot: whoever lost finds out.
+//
 // Two designs failed. A string comparison in a script orders by the server's
 // locale. And a script that looks at the lease of an entry's node would need a
 // second key; so the node that lost to a dead run's entry runs the script again,

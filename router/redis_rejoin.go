@@ -29,6 +29,7 @@ func (r *Redis) keepRegistered() {
 	round := time.NewTicker(r.opt.Reassert)
 	defer round.Stop()
 	s := r.newSweeper()
+	checked := false
 	for {
 		select {
 		case <-r.ctx.Done():
@@ -42,6 +43,10 @@ func (r *Redis) keepRegistered() {
 			r.pay()
 		}
 		r.metrics.owed.Set(float64(r.owed.count()))
+		if !checked && r.members.known.Load().answered {
+			checked = true
+			r.check(r.ctx)
+		}
 	}
 }
 
