@@ -18,6 +18,7 @@ func (bug) sent(w *work, at int32) SendRow { return *w.sends.row(at) }
 func (bug) nextSeq(u *UserHead) uint64     { return u.Seq + 1 }
 func (bug) forgetsTask(uint64) bool        { return false }
 func (bug) disorder([]Entry)               {}
+func (bug) waitsForMore([]Entry) bool      { return false }
 func (bug) skipsRevs() bool                { return false }
 func (bug) trustsYoung() bool              { return false }
 func (bug) keepFloor(*UserHead, UserHead)  {}

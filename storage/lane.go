@@ -128,6 +128,9 @@ func (l *lane) schedule(sp *span) {
 		l.finish(sp)
 		return
 	}
+	if l.s.bug.waitsForMore(sp.entries) {
+		return
+	}
 	sp.queued = true
 	if sp.next <= sp.dark || len(sp.entries) == 0 {
 		l.dark = append(l.dark, sp)
