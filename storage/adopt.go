@@ -141,6 +141,7 @@ func (c *committer) elsewhere() error {
 	if c.s.isClosing() {
 		return ErrClosed
 	}
+	c.s.pokeSlots() // who tries again shall find a map of now
 	return fmt.Errorf("%w: a slot that it needs is on the move", ErrBusy)
 }
 

@@ -261,8 +261,11 @@ func (l *lane) startPolling() {
 		return
 	}
 	l.polling = true
+	l.s.waiting.Add(1)
+	l.s.pokeSlots()
 	l.later(min(l.s.opt.RetryMax, slotPollMax), func() {
 		l.polling = false
+		l.s.waiting.Add(-1)
 		for len(l.moving) > 0 {
 			l.schedule(pop(&l.moving))
 		}

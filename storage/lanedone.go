@@ -98,7 +98,11 @@ func (l *lane) takeDone(g *gathering) {
 		switch {
 		case l.spans[sp.key] != sp, sp.working, sp.queued:
 			sp.inDone = false
-		case g.slots.frozen[slot], sp.since.After(g.until), len(g.ops) == laneBatch:
+		case g.slots.frozen[slot]:
+			l.s.pokeSlots()
+			left = append(left, sp)
+			g.more = true
+		case sp.since.After(g.until), len(g.ops) == laneBatch:
 			left = append(left, sp)
 			g.more = true
 		case home >= 0 && int(home) != l.home.idx:

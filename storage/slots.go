@@ -176,19 +176,30 @@ func (s *Store) pokeSlots() {
 	}
 }
 
-// slotLoop reads the map again and again while something waits for a slot that
-// is on the move; otherwise the map is read again when it fails on use. What
-// is parked at committers is looked at each time, too, since it may be late.
+// slotLoop reads the map again, once for every poke and again and again while
+// something waits for a slot that is on the move; otherwise the map is read
+// again when it fails on use. A slot that is on the move in the map may long
+// have arrived: whoever leaves such a one alone must poke, or nobody looks
+// again until somebody else needs the slot. What is parked at committers is
+// looked at each time, too, since it may be late.
 func (s *Store) slotLoop() {
 	defer s.loops.Done()
+	pause, seen := slotPollMin, s.slots.Load()
 	for {
 		select {
 		case <-s.closing:
 			return
 		case <-s.poke:
 		}
-		for pause := slotPollMin; s.waiting.Load() > 0 && !s.isClosing(); pause = min(2*pause, slotPollMax) {
+		for again := true; again; again = s.waiting.Load() > 0 {
+			if m := s.slots.Load(); m != seen {
+				pause, seen = slotPollMin, m
+			}
 			sleep(s.closing, pause)
+			if s.isClosing() {
+				return
+			}
+			pause = min(2*pause, slotPollMax)
 			ctx, cancel := context.WithTimeout(s.ctx, min(s.opt.ReadTimeout, slotReadTimeout))
 			if err := s.loadSlots(ctx); err != nil && !s.isClosing() {
 				s.log.Warn().Err(err).Msg("reading the slot map while a slot moves")

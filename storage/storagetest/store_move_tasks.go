@@ -79,6 +79,30 @@ func (f *storeFix) owedWhileMoving(a, b storage.UserID, slot storage.Slot, moves
 	f.contiguous(a, f.inbox(a))
 }
 
+// testTaskFindsItsSlot: a task is due for somebody whose slot has moved since
+// this node last looked, and who asks for nothing, nor does anybody else write:
+// the task by itself has the node look again.
+func testTaskFindsItsSlot(f *storeFix) {
+	a, b := f.pairOn(0, 1)
+	for i, to := range []int{0, 2} { // the conversation's own shard, or a third one
+		for n := range 3 {
+			f.send(message(a, b, fmt.Sprint(n))) // what is known of b now counts for seconds
+		}
+		f.waitTasks(1)
+		m := f.mover(storage.MoverOptions{})
+		f.move(m, b.Slot(), to)
+		f.closeMover(m)
+		f.send(message(a, b, "moved"))
+		f.waitTasks(1)
+		if got := bodies(f.inbox(b)); len(got) != 4*(i+1) || got[len(got)-1] != "moved" {
+			f.Errorf("the inbox after move %d is %q", i, got)
+		}
+		m = f.mover(storage.MoverOptions{})
+		f.move(m, b.Slot(), 1)
+		f.closeMover(m)
+	}
+}
+
 // testTwoNodes: two nodes append to the same users flat out.
 func testTwoNodes(f *storeFix) {
 	o := f.opt

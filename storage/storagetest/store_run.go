@@ -46,6 +46,7 @@ func RunStore(t *testing.T, env func(t testing.TB, id storage.ShardID) ShardEnv)
 		{"MoveUnderLoad", 3, testMoveUnderLoad},
 		{"Frozen", 2, testFrozen},
 		{"TasksOfOldPlaces", 3, testTasksOfOldPlaces},
+		{"TaskFindsItsSlot", 3, testTaskFindsItsSlot},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
