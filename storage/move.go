@@ -35,6 +35,8 @@ import (
 type Mover struct {
 	opt    MoverOptions
 	lock   moveLock
+	taken  time.Time // when the locks were last taken, or renewed
+	pace   pace
 	shards []Shard
 	key    bool // the shards' name keys have been compared
 }
@@ -46,7 +48,8 @@ type MoverOptions struct {
 	Shards []Shard
 	// Who is told to a second Mover that finds the first at work.
 	Who string
-	// PageRows is about how many rows are copied at once; default 500.
+	// PageRows is about how many rows are copied at once, at most; default 500.
+	// They are fewer while that takes long: see pace.
 	PageRows int
 	// InlineBody is the size up to which bodies move with an inbox row whose
 	// conversation does not move; default 1,024. See Options.InlineBody.
@@ -98,7 +101,7 @@ func NewMover(o MoverOptions) (*Mover, error) {
 	if o.Step == nil {
 		o.Step = func(Slot, string) {}
 	}
-	m := &Mover{opt: o, lock: newMoveLock(o.Who, o.LockTTL), shards: slices.Clone(o.Shards)}
+	m := &Mover{opt: o, lock: newMoveLock(o.Who, o.LockTTL), pace: newPace(o.PageRows), shards: slices.Clone(o.Shards)}
 	slices.SortFunc(m.shards, func(a, b Shard) int { return int(int64(a.ID()) - int64(b.ID())) })
 	return m, nil
 }
@@ -158,10 +161,8 @@ func (m *Mover) Move(ctx context.Context, slot Slot, to ShardID) (Moved, error) 
 
 // begin takes the locks and compares the name keys, once.
 func (m *Mover) begin(ctx context.Context) error {
-	for _, sh := range m.shards {
-		if err := m.try(ctx, func() error { return m.lock.take(ctx, sh) }); err != nil {
-			return fmt.Errorf("shard %d: %w", sh.ID(), err)
-		}
+	if err := m.eachLock(ctx, m.lock.take); err != nil {
+		return err
 	}
 	if m.key {
 		return nil
@@ -173,6 +174,25 @@ func (m *Mover) begin(ctx context.Context) error {
 	err := s.openNameKey(ctx)
 	m.key = err == nil
 	return err
+}
+
+// stay renews the locks in the course of a long copy: only what writes does so
+// by itself, and only where it writes.
+func (m *Mover) stay(ctx context.Context) error {
+	if time.Since(m.taken) < max(m.opt.LockTTL/3, 10*time.Millisecond) {
+		return nil
+	}
+	return m.eachLock(ctx, func(ctx context.Context, sh Shard) error { return m.lock.commit(ctx, sh, &Writes{}) })
+}
+
+func (m *Mover) eachLock(ctx context.Context, do func(context.Context, Shard) error) error {
+	m.taken = time.Now()
+	for _, sh := range m.shards {
+		if err := m.try(ctx, func() error { return do(ctx, sh) }); err != nil {
+			return fmt.Errorf("shard %d: %w", sh.ID(), err)
+		}
+	}
+	return nil
 }
 
 // try repeats what a shard refuses for the moment.

@@ -69,11 +69,12 @@ func (m *Mover) put(ctx context.Context, sh Shard, w *Writes) error {
 // and perhaps again; then each runs without.
 func (v *move) pages(ctx context.Context, sh Shard, prepare func(Snap, *Writes) error, each func(*Writes) error) error {
 	for after := []byte(nil); ; {
+		began := time.Now()
 		var w Writes
 		var next []byte
 		err := v.m.try(ctx, func() error {
 			return sh.View(ctx, nil, func(sn Snap) (err error) {
-				if w, next, err = sn.Export(v.slot, after, v.m.opt.PageRows); err == nil {
+				if w, next, err = sn.Export(v.slot, after, v.m.pace.rows); err == nil {
 					err = prepare(sn, &w)
 				}
 				return err
@@ -86,6 +87,10 @@ func (v *move) pages(ctx context.Context, sh Shard, prepare func(Snap, *Writes) 
 			return err
 		}
 		after = next
+		v.m.pace.rest(ctx, time.Since(began))
+		if err := v.m.stay(ctx); err != nil {
+			return err
+		}
 	}
 }
 

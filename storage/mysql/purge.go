@@ -3,13 +3,14 @@ package mysql
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/hermod-im/hermod/storage"
 )
 
 // purgeRows is how many rows a transaction of Purge deletes: the undo log and
-// the replicas stay small.
-const purgeRows = 2000
+// the replicas stay small, and whoever comes meanwhile is not held up.
+const purgeRows = 500
 
 // Purge implements storage.Shard. The fence is share-locked in each of its
 // transactions, so that the slot cannot be claimed meanwhile.
@@ -29,6 +30,7 @@ func (s *Shard) Purge(ctx context.Context, slot storage.Slot) error {
 	for _, of := range slotTables {
 		x := of(s.t)
 		for {
+			began := time.Now()
 			n, err := s.purgeSome(ctx, k, &x, slot)
 			if err != nil {
 				return err
@@ -36,9 +38,20 @@ func (s *Shard) Purge(ctx context.Context, slot storage.Slot) error {
 			if n < purgeRows {
 				break
 			}
+			rest(ctx, time.Since(began)) // nobody waits for this
 		}
 	}
 	return nil
+}
+
+// rest waits for d, or until ctx ends.
+func rest(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 func (s *Shard) purgeSome(ctx context.Context, k *link, x *exported, slot storage.Slot) (n int64, err error) {

@@ -139,6 +139,9 @@ func (s *Shard) apply(t pending, w *storage.Writes) error {
 	for _, r := range w.Slots {
 		s.slots[r.Slot] = r
 	}
+	if len(w.Slots) > 0 {
+		s.slotWrites.Add(1)
+	}
 	s.applied.Store(t.n)
 	return nil
 }

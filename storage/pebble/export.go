@@ -148,8 +148,8 @@ func appendEach[K, V any](dst []V, keys []K, load func(K) (V, error)) ([]V, erro
 }
 
 // purgePage is how many rows that must be looked at one by one a transaction
-// of Purge deletes.
-const purgePage = 1000
+// of Purge deletes. Everybody else's waits for it.
+const purgePage = 200
 
 // Purge implements storage.Shard. Most tables go by one range deletion each.
 // Names and the index of tasks are found through rows that these delete, so
@@ -171,16 +171,36 @@ func (s *Shard) Purge(ctx context.Context, slot storage.Slot) error {
 			}
 		}
 	}
-	return s.purgeStep(ctx, slot, func(b *crdb.Batch) (err error) {
-		for _, t := range slotTables {
-			low, upp := slotRange(nil, nil, t, slot)
-			err = errors.Join(err, b.DeleteRange(low, upp, nil))
+	for {
+		slots := s.slotWrites.Load()
+		s.forget(slot)
+		err := s.purgeStep(ctx, slot, func(b *crdb.Batch) (err error) {
+			if s.slotWrites.Load() != slots {
+				return errSlotsWritten
+			}
+			for _, t := range slotTables {
+				low, upp := slotRange(nil, nil, t, slot)
+				err = errors.Join(err, b.DeleteRange(low, upp, nil))
+			}
+			return err
+		})
+		if !errors.Is(err, errSlotsWritten) {
+			return err
 		}
-		s.users.dropIf(func(u storage.UserID) bool { return u.Slot() == slot })
-		s.convs.dropIf(func(k storage.ConvKey) bool { return k.Slot() == slot })
-		s.userConvs.dropIf(func(k storage.UserConvKey) bool { return k.User.Slot() == slot })
-		return err
-	})
+	}
+}
+
+var errSlotsWritten = errors.New("pebble: slots were written meanwhile")
+
+// forget drops a slot's rows from the caches. It looks at all that they hold,
+// which takes milliseconds, or more where they are large: so without mu, though
+// everybody would wait. A row that is dropped too much is read again; one that
+// comes back before its slot is purged would stay. None does, unless slots
+// change hands meanwhile, which slotWrites tells.
+func (s *Shard) forget(slot storage.Slot) {
+	s.users.dropIf(func(u storage.UserID) bool { return u.Slot() == slot })
+	s.convs.dropIf(func(k storage.ConvKey) bool { return k.Slot() == slot })
+	s.userConvs.dropIf(func(k storage.UserConvKey) bool { return k.User.Slot() == slot })
 }
 
 // purgeStep is one transaction of Purge. Nobody reads its rows but through the

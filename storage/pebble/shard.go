@@ -50,8 +50,10 @@ type Shard struct {
 
 	// slots changes under mu and slotMu both. Views hold slotMu while they take
 	// their snapshot, so that none is of another moment than its check of slots.
-	slotMu sync.RWMutex
-	slots  [storage.Slots]storage.SlotRow
+	// slotWrites counts the transactions that changed some.
+	slotMu     sync.RWMutex
+	slots      [storage.Slots]storage.SlotRow
+	slotWrites atomic.Uint64
 
 	// Commits are numbered from 1. begun ≥ applied ≥ synced: started applying,
 	// applied (all up to it can be seen), synced (all up to it are durable).

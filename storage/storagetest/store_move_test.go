@@ -365,3 +365,49 @@ func TestOneMover(t *testing.T) {
 		t.Errorf("one shard: %v", err)
 	}
 }
+
+// A copy may take longer than a lock lives: it renews its locks on all shards.
+func TestMoverStays(t *testing.T) {
+	f, mems := newFaultFix(t, 3, MemOptions{Delay: 2 * time.Millisecond}, nil)
+	k := newTalk(f)
+	const ttl = 300 * time.Millisecond
+	began := time.Now()
+	rival, err := storage.NewMover(storage.MoverOptions{Shards: f.shards, Who: "rival"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tries := 0
+	slow := &pausing{Shard: mems[0], pause: func() {
+		time.Sleep(ttl / 15)
+		if time.Since(began) > ttl { // while the first one copies
+			tries++
+			if _, err := rival.Move(f.ctx(), k.b.Slot(), 3); !errors.Is(err, storage.ErrMoving) {
+				t.Errorf("a second mover, after %v: %v", time.Since(began), err)
+			}
+		}
+	}}
+	m, err := storage.NewMover(storage.MoverOptions{Shards: []storage.Shard{slow, mems[1], mems[2]}, PageRows: 5, LockTTL: ttl})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.move(m, k.b.Slot(), 1)
+	f.closeMover(m)
+	f.closeMover(rival)
+	if tries < 5 {
+		t.Errorf("a second mover had %d chances", tries)
+	}
+	k.check("moved slowly")
+}
+
+// pausing is a shard of which pages are read slowly.
+type pausing struct {
+	storage.Shard
+	pause func()
+}
+
+func (p *pausing) View(ctx context.Context, slots []storage.SlotRef, read func(storage.Snap) error) error {
+	return p.Shard.View(ctx, slots, func(sn storage.Snap) error {
+		p.pause()
+		return read(sn)
+	})
+}
