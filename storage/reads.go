@@ -256,10 +256,7 @@ func (s *Store) Conversations(ctx context.Context, user UserID, after *ConvKey, 
 // why: the others are good all the same.
 func (s *Store) Heads(ctx context.Context, users []UserID) ([]UserHead, error) {
 	heads := make([]UserHead, len(users))
-	err := s.gather(ctx, len(users), func(i int) Slot { return users[i].Slot() }, func(sn Snap, i int) (err error) {
-		heads[i], err = sn.User(users[i])
-		return err
-	})
+	err := gather(ctx, s, users, heads, func(u UserID) Slot { return u.Slot() }, Snap.UserHeads)
 	for i := range heads {
 		heads[i].User = users[i]
 	}
@@ -269,29 +266,29 @@ func (s *Store) Heads(ctx context.Context, users []UserID) ([]UserHead, error) {
 // UserConvs is Heads for users' views of conversations.
 func (s *Store) UserConvs(ctx context.Context, keys []UserConvKey) ([]UserConv, error) {
 	rows := make([]UserConv, len(keys))
-	err := s.gather(ctx, len(keys), func(i int) Slot { return keys[i].User.Slot() }, func(sn Snap, i int) (err error) {
-		rows[i], err = sn.UserConv(keys[i])
-		return err
-	})
+	err := gather(ctx, s, keys, rows, func(k UserConvKey) Slot { return k.User.Slot() }, Snap.UserConvRows)
 	for i := range rows {
 		rows[i].Key = keys[i]
 	}
 	return rows, err
 }
 
-// gather reads n rows, with one view per shard, all shards at once.
-func (s *Store) gather(ctx context.Context, n int, slotOf func(int) Slot, read func(sn Snap, i int) error) (failed error) {
-	at := make([]int, n)
+// gather reads the rows of keys, with one view per shard, all shards at once.
+func gather[K, R any](ctx context.Context, s *Store, keys []K, rows []R, slotOf func(K) Slot, read func(Snap, []K) ([]R, error)) (failed error) {
+	at := make([]int, len(keys))
 	for i := range at {
 		at[i] = i
 	}
-	s.spread(ctx, true, at, slotOf, func(sn Snap, at []int) error {
-		for _, i := range at {
-			if err := read(sn, i); err != nil {
-				return err
-			}
+	s.spread(ctx, true, at, func(i int) Slot { return slotOf(keys[i]) }, func(sn Snap, at []int) error {
+		some := make([]K, len(at))
+		for n, i := range at {
+			some[n] = keys[i]
 		}
-		return nil
+		got, err := read(sn, some)
+		for n := range got {
+			rows[at[n]] = got[n]
+		}
+		return err
 	}, func(_ []int, err error) { failed = errors.Join(failed, err) })
 	return failed
 }

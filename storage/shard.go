@@ -159,6 +159,10 @@ type Snap interface {
 	// Now is the shard's clock.
 	Now() int64
 	User(UserID) (UserHead, error)
+	// UserHeads and UserConvRows are User and UserConv of many, position by
+	// position, with as few looks as the engine can do it with.
+	UserHeads([]UserID) ([]UserHead, error)
+	UserConvRows([]UserConvKey) ([]UserConv, error)
 	Conv(ConvKey) (ConvHead, error)
 	// Inbox returns up to limit rows with seq > after, ascending.
 	Inbox(user UserID, after uint64, limit int) ([]InboxRow, error)

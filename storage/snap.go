@@ -48,6 +48,24 @@ func (g *guarded) User(u UserID) (UserHead, error) {
 	return g.Snap.User(u)
 }
 
+func (g *guarded) UserHeads(us []UserID) ([]UserHead, error) {
+	for _, u := range us {
+		if err := g.undated(u.Slot()); err != nil {
+			return nil, err
+		}
+	}
+	return g.Snap.UserHeads(us)
+}
+
+func (g *guarded) UserConvRows(ks []UserConvKey) ([]UserConv, error) {
+	for _, k := range ks {
+		if err := g.undated(k.User.Slot()); err != nil {
+			return nil, err
+		}
+	}
+	return g.Snap.UserConvRows(ks)
+}
+
 func (g *guarded) Conv(k ConvKey) (ConvHead, error) {
 	if err := g.undated(k.Slot()); err != nil {
 		return ConvHead{}, err

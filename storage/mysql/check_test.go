@@ -1,8 +1,6 @@
 package mysql
 
 import (
-	"context"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -96,38 +94,51 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// What an operator turns down on a real server is found, and named so that he
-// can turn it up again.
+// What an operator turns down on a running server is found, and named so that
+// he can turn it up again; where nothing would work, Open refuses.
 func TestCheckServer(t *testing.T) {
 	f := newFix(t, nil)
-	set := func(name, value string) {
+	f.s.db.SetMaxIdleConns(0) // new connections see new settings
+	found := func(variable string) *Finding {
 		t.Helper()
-		if err := dbs[0].Exec(f.ctx(), fmt.Sprintf("SET GLOBAL %s=%s", name, value)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	names := func() map[string]bool {
-		t.Helper()
-		found, err := f.s.Check(context.Background())
+		all, err := f.s.Check(f.ctx())
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := map[string]bool{}
-		for _, x := range found {
-			got[x.Variable] = true
+		for i := range all {
+			if all[i].Variable == variable {
+				return &all[i]
+			}
 		}
-		return got
+		return nil
 	}
-	if got := names(); got["innodb_flush_log_at_trx_commit"] || got["sync_binlog"] || got["read_only"] {
-		t.Errorf("a server as it comes: %v", got)
-	}
-	t.Cleanup(func() { set("innodb_flush_log_at_trx_commit", "1") })
-	set("innodb_flush_log_at_trx_commit", "2")
-	if !names()["innodb_flush_log_at_trx_commit"] {
-		t.Error("innodb_flush_log_at_trx_commit=2 was not found")
-	}
-	set("sync_binlog", "0") // there is no binary log
-	if names()["sync_binlog"] {
-		t.Error("sync_binlog was found where there is no binary log")
+	for _, tt := range []struct {
+		variable, value string
+		found, fatal    bool
+	}{
+		{"innodb_flush_log_at_trx_commit", "2", true, false},
+		{"innodb_flush_log_at_trx_commit", "0", true, false},
+		{"sync_binlog", "0", false, false}, // there is no binary log
+		{"max_connections", "50", true, false},
+		{"max_allowed_packet", "1048576", true, true},
+	} {
+		var was string
+		if err := f.sql.QueryRow("SELECT @@GLOBAL." + tt.variable).Scan(&was); err != nil {
+			t.Fatal(err)
+		}
+		if x := found(tt.variable); x != nil {
+			t.Errorf("%s as it comes: %v", tt.variable, x)
+		}
+		set := "SET GLOBAL " + tt.variable + "="
+		t.Cleanup(func() { run(t, f.sql, set+was) })
+		run(t, f.sql, set+tt.value)
+		if x := found(tt.variable); (x != nil) != tt.found || tt.found && x.Fatal != tt.fatal {
+			t.Errorf("%s=%s: found %v", tt.variable, tt.value, x)
+		}
+		err := opened(t, Options{ID: 1, DSN: f.dsn})
+		if refused := err != nil && strings.Contains(err.Error(), tt.variable); refused != tt.fatal {
+			t.Errorf("%s=%s: Open answers %v", tt.variable, tt.value, err)
+		}
+		run(t, f.sql, set+was)
 	}
 }

@@ -177,9 +177,16 @@ func tick(st *stmt) {
 	st.end()
 }
 
+// versionStep is how far the slots' version may go at once: at random, so that
+// one that was visible, and lost with the server's power before it was durable,
+// is not given to other slots afterwards. A node may have it in memory.
+const versionStep = 1 << 20
+
 func (s *Shard) insert(st *stmt, w *storage.Writes, l *storage.Locks, had *present) {
 	if len(w.Slots) > 0 { // waits for all who rely on the slots
-		st.add("UPDATE fence SET version=version+1 WHERE id=1;")
+		st.add("UPDATE fence SET version=version+")
+		st.u64(1 + rand.Uint64N(versionStep))
+		st.add(" WHERE id=1;")
 	}
 	t := s.t
 	t.slots.insert(st, w.Slots, true)

@@ -18,6 +18,7 @@ import (
 type fix struct {
 	*testing.T
 	s   *Shard
+	dsn string
 	reg *prometheus.Registry
 	sql *sql.DB
 }
@@ -26,8 +27,8 @@ func newFix(t *testing.T, change func(*Options)) *fix {
 	t.Helper()
 	leaks := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, leaks) })
-	f := &fix{T: t, reg: prometheus.NewRegistry()}
-	opt := Options{ID: 1, DSN: database(t, 0), Metrics: f.reg}
+	f := &fix{T: t, dsn: database(t, 0), reg: prometheus.NewRegistry()}
+	opt := Options{ID: 1, DSN: f.dsn, Metrics: f.reg}
 	if change != nil {
 		change(&opt)
 	}
@@ -40,11 +41,28 @@ func newFix(t *testing.T, change func(*Options)) *fix {
 			t.Error(err)
 		}
 	})
-	if f.sql, err = sql.Open("mysql", opt.DSN+"?multiStatements=true"); err != nil {
+	f.sql = raw(t, f.dsn+"?multiStatements=true")
+	return f
+}
+
+// raw opens a database beside any shard.
+func raw(t *testing.T, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("mysql", dsn)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = f.sql.Close() })
-	return f
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func run(t *testing.T, db *sql.DB, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if _, err := db.Exec(text); err != nil {
+			t.Fatalf("%.80s: %v", text, err)
+		}
+	}
 }
 
 func (f *fix) ctx() context.Context {
@@ -103,13 +121,22 @@ func (f *fix) number(query string) (n int64) {
 	return n
 }
 
-// until polls. The server makes its list of transactions anew when nobody has
-// read it for 100 ms; asked more often it never changes.
+// until waits for something in the server's list of transactions. It makes that
+// anew when nobody has read it for 100 ms; asked more often it never changes.
 func (f *fix) until(what string, ok func() bool) {
 	f.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(120 * time.Millisecond) {
+	poll(f, 120*time.Millisecond, what, ok)
+}
+
+// patience is how long a test waits before it calls something stuck.
+const patience = 20 * time.Second
+
+// poll looks every so often until ok.
+func poll(t testing.TB, every time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(every) {
 		if time.Now().After(end) {
-			f.Fatalf("waited in vain: %s", what)
+			t.Fatalf("waited in vain: %s", what)
 		}
 	}
 }

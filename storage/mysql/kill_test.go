@@ -37,9 +37,6 @@ type sent struct {
 	err error
 }
 
-// patience is how long a test waits before it calls something stuck.
-const patience = 20 * time.Second
-
 func newLoad(t *testing.T, commitTimeout time.Duration) *load {
 	l := &load{T: t, db: local.TestMariaDB(t, local.MariaDBOptions{}), rows: map[storage.UserID]map[uint64][16]byte{}}
 	ctx := l.ctx()
@@ -156,11 +153,7 @@ func (l *load) more(n int) {
 
 func (l *load) until(what string, ok func() bool) {
 	l.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			l.Fatalf("waited in vain: %s", what)
-		}
-	}
+	poll(l, 2*time.Millisecond, what, ok)
 }
 
 // check sends everything again and holds the inboxes against the answers.

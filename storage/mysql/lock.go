@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/hermod-im/hermod/storage"
@@ -144,26 +143,40 @@ func lockRows[R any, K comparable](g *locking, t *table[R], keys []K, compare fu
 	if len(keys) == 0 {
 		return nil
 	}
-	rows := make([]R, len(keys))
-	at := make(map[K][]int, len(keys))
-	for i, k := range keys {
-		rows[i] = none(k)
-		at[k] = append(at[k], i)
-	}
-	read := func(r *row) {
-		v := t.get(r)
-		for _, i := range at[keyOf(&v)] {
-			rows[i] = v
-		}
-	}
+	place := placing(t, keys, keyOf, none)
 	for some := range slices.Chunk(sorted(keys, compare), keysAtOnce) {
 		t.byKey(g.st)
 		by.is(g.st, some...)
 		g.st.add(" FOR UPDATE")
 		g.st.end()
-		g.read = append(g.read, read)
+		g.read = append(g.read, place.row)
 	}
-	return rows
+	return place.rows
+}
+
+// places are rows where their keys are asked for, each as none until row has
+// read it.
+type places[R any, K comparable] struct {
+	t     *table[R]
+	keyOf func(*R) K
+	rows  []R
+	at    map[K][]int
+}
+
+func placing[R any, K comparable](t *table[R], keys []K, keyOf func(*R) K, none func(K) R) *places[R, K] {
+	p := &places[R, K]{t: t, keyOf: keyOf, rows: make([]R, len(keys)), at: make(map[K][]int, len(keys))}
+	for i, k := range keys {
+		p.rows[i] = none(k)
+		p.at[k] = append(p.at[k], i)
+	}
+	return p
+}
+
+func (p *places[R, K]) row(r *row) {
+	v := p.t.get(r)
+	for _, i := range p.at[p.keyOf(&v)] {
+		p.rows[i] = v
+	}
 }
 
 // lockDevices reads all devices of users, each user's in the order of their ids.
@@ -190,39 +203,6 @@ func (g *locking) lockDevices() {
 		g.st.end()
 		g.read = append(g.read, read)
 	}
-}
-
-// fence is what a version of the slots says.
-type fence struct {
-	version uint64
-	slots   [storage.Slots]storage.SlotRow
-}
-
-// checkSlots compares with what this node knows of the slots, which it reads
-// again, in the same transaction, when the version is another.
-func (s *Shard) checkSlots(ctx context.Context, k *link, refs []storage.SlotRef, version uint64) error {
-	if len(refs) == 0 {
-		return nil
-	}
-	f := s.fence.Load()
-	if f == nil || f.version != version {
-		f = &fence{version: version}
-		err := k.query(ctx, "SELECT slot,state,epoch FROM slots", []func(*row){func(r *row) {
-			if v := s.t.slots.get(r); v.Slot < storage.Slots {
-				f.slots[v.Slot] = v
-			}
-		}})
-		if err != nil {
-			return err
-		}
-		s.fence.Store(f)
-	}
-	for _, r := range refs {
-		if have := &f.slots[r.Slot%storage.Slots]; have.State != storage.SlotOwned || have.Epoch != r.Epoch {
-			return fmt.Errorf("mysql: shard %d, slot %d at epoch %d: %w", s.opt.ID, r.Slot, r.Epoch, storage.ErrSlotMoved)
-		}
-	}
-	return nil
 }
 
 func compareConvs(a, b storage.ConvKey) int { return bytes.Compare(a[:], b[:]) }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -25,8 +24,8 @@ type Shard struct {
 	t       *tables
 	metrics *metrics
 	order   order
-	fence   atomic.Pointer[fence] // the slots, as of a version
-	stmts   sync.Pool             // *stmt
+	fences  fences
+	stmts   sync.Pool // *stmt
 
 	mu     sync.Mutex
 	closed bool

@@ -3,6 +3,7 @@ package mysql
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hermod-im/hermod/storage"
@@ -62,7 +63,9 @@ type snap struct {
 	k     *link
 	ctx   context.Context
 	slots []storage.SlotRef
-	now   int64
+
+	version uint64 // of the slots
+	now     int64
 }
 
 const beginView = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;" +
@@ -70,14 +73,13 @@ const beginView = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;" +
 	"SELECT version," + now + " FROM fence WHERE id=1"
 
 func (v *snap) begin() error {
-	var version uint64
 	err := v.k.query(v.ctx, beginView, []func(*row){func(r *row) {
-		version, v.now = r.u64(), r.i64()+v.s.opt.Skew().Microseconds()
+		v.version, v.now = r.u64(), r.i64()+v.s.opt.Skew().Microseconds()
 	}})
 	if err != nil {
 		return err
 	}
-	return v.s.checkSlots(v.ctx, v.k, v.slots, version)
+	return v.s.checkSlots(v.ctx, v.k, v.slots, v.version)
 }
 
 func (v *snap) close() {
@@ -121,6 +123,39 @@ func (v *snap) User(u storage.UserID) (storage.UserHead, error) {
 func (v *snap) Conv(k storage.ConvKey) (storage.ConvHead, error) {
 	h, err := first(v, &v.s.t.convs, storage.ConvHead{Conv: k}, func(s *stmt) { byConv.is(s, k) })
 	return h, err
+}
+
+func (v *snap) UserHeads(us []storage.UserID) ([]storage.UserHead, error) {
+	return selectEach(v, &v.s.t.users, us, &byUser,
+		func(h *storage.UserHead) storage.UserID { return h.User },
+		func(u storage.UserID) storage.UserHead { return storage.UserHead{User: u} })
+}
+
+func (v *snap) UserConvRows(ks []storage.UserConvKey) ([]storage.UserConv, error) {
+	return selectEach(v, &v.s.t.userConvs, ks, &byUserConv,
+		func(c *storage.UserConv) storage.UserConvKey { return c.Key },
+		func(k storage.UserConvKey) storage.UserConv { return storage.UserConv{Key: k} })
+}
+
+// selectEach reads the rows with these keys in one round trip, position by
+// position.
+func selectEach[R any, K comparable](v *snap, t *table[R], keys []K, by *key[K], keyOf func(*R) K, none func(K) R) ([]R, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	place := placing(t, keys, keyOf, none)
+	var st stmt
+	var read []func(*row)
+	for some := range slices.Chunk(keys, keysAtOnce) {
+		t.byKey(&st)
+		by.is(&st, some...)
+		st.end()
+		read = append(read, place.row)
+	}
+	if err := v.k.query(v.ctx, st.text(), read); err != nil {
+		return nil, wrap("read "+t.name, err)
+	}
+	return place.rows, nil
 }
 
 func (v *snap) Inbox(user storage.UserID, after uint64, limit int) ([]storage.InboxRow, error) {
@@ -264,10 +299,6 @@ func slotRange(s *stmt, slot storage.Slot) {
 	s.i64(int64(slot) << 51)
 	s.add(" AND ")
 	s.i64(int64(slot)<<51 | (1<<51 - 1))
-}
-
-func (v *snap) SlotRows() (rows []storage.SlotRow, err error) {
-	return selected(v, &v.s.t.slots, func(s *stmt) { s.add("slot<"); s.i64(storage.Slots); s.add(" ORDER BY slot") })
 }
 
 func (v *snap) Meta(name string) (storage.MetaRow, error) {

@@ -61,6 +61,12 @@ func (v *snap) User(u storage.UserID) (storage.UserHead, error) {
 	return v.src.user(u)
 }
 
+func (v *snap) UserHeads(us []storage.UserID) ([]storage.UserHead, error) { return each(us, v.User) }
+
+func (v *snap) UserConvRows(ks []storage.UserConvKey) ([]storage.UserConv, error) {
+	return each(ks, v.UserConv)
+}
+
 func (v *snap) Conv(k storage.ConvKey) (storage.ConvHead, error) {
 	if h, ok := v.s.convs.peek(k, v.n); ok {
 		return h, nil

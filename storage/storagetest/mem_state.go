@@ -375,6 +375,22 @@ func (s *memSnap) UserConv(k storage.UserConvKey) (storage.UserConv, error) {
 	return v, nil
 }
 
+func (s *memSnap) UserHeads(us []storage.UserID) (hs []storage.UserHead, err error) {
+	for _, u := range us {
+		h, _ := s.User(u)
+		hs = append(hs, h)
+	}
+	return hs, nil
+}
+
+func (s *memSnap) UserConvRows(ks []storage.UserConvKey) (cs []storage.UserConv, err error) {
+	for _, k := range ks {
+		c, _ := s.UserConv(k)
+		cs = append(cs, c)
+	}
+	return cs, nil
+}
+
 func (s *memSnap) UserConvs(u storage.UserID, after *storage.ConvKey, limit int) (cs []storage.UserConv, err error) {
 	for k, c := range s.userConvs {
 		if k.User == u && (after == nil || bytes.Compare(k.Conv[:], after[:]) > 0) {

@@ -189,6 +189,25 @@ func testManyHeads(f *shardFix) {
 			})
 		}
 	}
+	f.view(func(v storage.Snap) {
+		var us []storage.UserID
+		var ks []storage.UserConvKey
+		var heads []storage.UserHead
+		var convs []storage.UserConv
+		for i := range 450 { // every third is nobody, and one comes twice
+			u := storage.UserIDIn(storage.Slot(i%storage.Slots), uint64(max(i, 1))*7919)
+			h, c := storage.UserHead{User: u, Seq: rounds, InboxEpoch: 5, Found: true}, storage.UserConv{Key: storage.UserConvKey{User: u, Conv: storage.SelfKey(u)}, Head: rounds, Found: true}
+			if i%3 == 0 {
+				h, c = storage.UserHead{User: u + 1}, storage.UserConv{Key: storage.UserConvKey{User: u + 1, Conv: c.Key.Conv}}
+			}
+			us, ks, heads, convs = append(us, h.User), append(ks, c.Key), append(heads, h), append(convs, c)
+		}
+		us, ks, heads, convs = append(us, us[1]), append(ks, ks[1]), append(heads, heads[1]), append(convs, convs[1])
+		f.expect("heads", must(v.UserHeads(us))(f), heads)
+		f.expect("user_convs", must(v.UserConvRows(ks))(f), convs)
+		f.expect("no heads", len(must(v.UserHeads(nil))(f)), 0)
+		f.expect("no user_convs", len(must(v.UserConvRows(nil))(f)), 0)
+	})
 }
 
 func testSlotFence(f *shardFix) {
