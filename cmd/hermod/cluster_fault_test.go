@@ -52,6 +52,7 @@ func TestClusterFaults(t *testing.T) {
 	eventually(t, 60*time.Second, "all messages", func() bool { return len(people[1].received()) >= sent })
 	t.Logf("%v: all has arrived", r.age())
 	checkOrder(t, "bert", people[1].received(), sent)
+	r.metTheirMatch()
 	t.Logf("%d messages through %s", sent, strings.Join(ran, ", "))
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -109,26 +110,6 @@ func (r *fleetRig) status(n *cluster.Node) (st clusterStatus) {
 	return st
 }
 
-// sessions is how many sessions the nodes have together, each asked itself.
-func (r *fleetRig) sessions() (sum int) {
-	for _, n := range r.Nodes {
-		sum += r.status(n).Nodes[0].Sessions
-	}
-	return sum
-}
-
-// tasks is how many deliveries are owed, as the shards have it.
-func (r *fleetRig) tasks() (sum int) {
-	r.t.Helper()
-	for _, sh := range r.status(r.Nodes[0]).Shards {
-		if sh.Error != "" {
-			r.t.Errorf("shard %d: %s", sh.Shard, sh.Error)
-		}
-		sum += sh.Tasks
-	}
-	return sum
-}
-
 // metric sums a metric over all nodes.
 func (r *fleetRig) metric(name string, labels ...string) (sum float64) {
 	r.t.Helper()
@@ -137,4 +118,24 @@ func (r *fleetRig) metric(name string, labels ...string) (sum float64) {
 		sum += metricIn(r.t, page, name, labels...)
 	}
 	return sum
+}
+
+// metTheirMatch shows that the test was one: events went between nodes, and the
+// databases were talked to through TLS.
+func (r *fleetRig) metTheirMatch() {
+	r.t.Helper()
+	if n := r.metric("hermod_peer_received_total"); n < 10 {
+		r.t.Errorf("%v events came from other nodes", n)
+	}
+	for i, dsn := range r.ShardDSN[:len(r.Databases)] {
+		db, err := sql.Open("mysql", dsn)
+		r.must(err)
+		var name string
+		var accepts int
+		r.must(db.QueryRowContext(r.t.Context(), "SHOW GLOBAL STATUS LIKE 'Ssl_finished_accepts'").Scan(&name, &accepts))
+		r.must(db.Close())
+		if accepts < len(r.Nodes) {
+			r.t.Errorf("database %d accepted %d connections with TLS", i+1, accepts)
+		}
+	}
 }
