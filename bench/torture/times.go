@@ -13,7 +13,7 @@ import (
 // has is worked out at the end; what only the system knows is sampled.
 type times struct {
 	r *run
-	// calm is when the first fault was due, ms: before it nothing was broken.
+	// calm is when the first fault was due, in ms.
 	calm int32
 
 	mu      sync.Mutex
