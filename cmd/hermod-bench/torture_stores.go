@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/hermod-im/hermod/bench/torture"
@@ -142,18 +143,63 @@ func rowOf(e *storage.Entry) torture.Row {
 	}
 }
 
-// countByExport counts what shards export, of all slots.
-func countByExport(ctx context.Context, shards []storage.Shard) (n torture.Totals, err error) {
-	for i := range storage.Slots * len(shards) {
-		sh, slot := shards[i/storage.Slots], i%storage.Slots
+// allSlots are those that there are.
+func allSlots(context.Context, storage.Shard) (slots []storage.Slot, err error) {
+	for slot := range storage.Slot(storage.Slots) {
+		slots = append(slots, slot)
+	}
+	return slots, nil
+}
+
+// peopled are the slots of a shard that have users: the few, in a short run.
+func peopled(ctx context.Context, sh storage.Shard) (slots []storage.Slot, err error) {
+	var owned []storage.SlotRef
+	err = sh.View(ctx, nil, func(sn storage.Snap) error {
+		rows, err := sn.SlotRows()
+		for _, r := range rows {
+			if r.State == storage.SlotOwned {
+				owned = append(owned, storage.SlotRef{Slot: r.Slot, Epoch: r.Epoch})
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = sh.View(ctx, owned, func(sn storage.Snap) error {
+		users, err := sn.UsersFrom(0, math.MaxInt32)
+		for _, u := range users {
+			slots = append(slots, u.Slot())
+		}
+		return err
+	})
+	return slices.Compact(slots), err
+}
+
+// countByExport counts what a shard exports, of the slots that are told.
+func countByExport(ctx context.Context, shards []storage.Shard, which func(context.Context, storage.Shard) ([]storage.Slot, error)) (n torture.Totals, err error) {
+	for _, sh := range shards {
+		slots, err := which(ctx, sh)
+		if err == nil {
+			err = countSlots(ctx, sh, slots, &n)
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+func countSlots(ctx context.Context, sh storage.Shard, slots []storage.Slot, n *torture.Totals) error {
+	for _, slot := range slots {
 		for after := []byte(nil); ; {
 			var page storage.Writes
 			err := sh.View(ctx, nil, func(sn storage.Snap) (err error) {
-				page, after, err = sn.Export(storage.Slot(slot), after, pageRows)
+				page, after, err = sn.Export(slot, after, pageRows)
 				return err
 			})
 			if err != nil {
-				return n, err
+				return err
 			}
 			n.Inbox += len(page.Inbox)
 			n.Entries += len(page.Entries)
@@ -163,7 +209,7 @@ func countByExport(ctx context.Context, shards []storage.Shard) (n torture.Total
 			}
 		}
 	}
-	return n, nil
+	return nil
 }
 
 // copyLogs copies every *.log below from into to, named by its path.
