@@ -62,7 +62,7 @@ func TestReadDoesNotAllocate(t *testing.T) {
 }
 
 func TestConnIsSmall(t *testing.T) {
-	if size := unsafe.Sizeof(Conn{}); size > 256 {
+	if size := unsafe.Sizeof(Conn{}); size > 192 { // a size class of the allocator
 		t.Errorf("a Conn takes %d bytes", size)
 	} else {
 		t.Logf("a Conn takes %d bytes, its session %d", size, unsafe.Sizeof(session{}))

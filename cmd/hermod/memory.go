@@ -56,7 +56,7 @@ func worthReturning(was, is memorySample, marked uint64) bool {
 	if is.live > marked {
 		spare += is.live - marked
 	}
-	return spare > max(idleBytes, is.live/16)
+	return spare > max(idleBytes, is.live/32)
 }
 
 // keepMemorySmall returns unused pages whenever it is calm, until ctx ends.

@@ -18,7 +18,7 @@ func TestWorthReturning(t *testing.T) {
 	}{
 		"calm and wasteful":       {sample(10, 101, 50, 40), 50 << 20, true},
 		"busy":                    {sample(10, 1000, 50, 40), 50 << 20, false},
-		"calm and tidy":           {sample(10, 101, 50, 3), 50 << 20, false},
+		"calm and tidy":           {sample(10, 101, 50, 1), 50 << 20, false},
 		"garbage since last time": {sample(10, 101, 50, 1), 20 << 20, true},
 		"clock stood":             {sample(0, 100, 50, 40), 0, false},
 	} {
