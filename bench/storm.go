@@ -188,7 +188,6 @@ func (s *storm) cut(ctx context.Context, kind Cut) error {
 	}
 	ready := time.Now()
 	<-sent
-	res.Gone, res.Ready = seconds(gone.Sub(cutAt)), seconds(ready.Sub(cutAt))
 	s.await(ctx, &res, "back", cutAt.Add(s.cfg.Within), func(c *stormClient) bool { return c.backAt(cutAt).After(gone) })
 	s.times(&res, cutAt, gone, ready)
 	s.await(ctx, &res, "deliver", time.Now().Add(s.cfg.Delivery), func(c *stormClient) bool { return c.complete() })

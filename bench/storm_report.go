@@ -31,8 +31,8 @@ type StormReport struct {
 // moment of the cut, or of the order to drain.
 type StormCut struct {
 	Kind Cut `json:"kind"`
-	// Gone is when the old process had ended, Ready when the new one took
-	// clients.
+	// Gone is when the old process had ended, Ready when the new one said that
+	// it takes clients, or when the first of them was back if that was sooner.
 	Gone  Seconds `json:"gone_s"`
 	Ready Seconds `json:"ready_s"`
 	// Back is how long it took until a client was online and had all it missed,
@@ -41,7 +41,7 @@ type StormCut struct {
 	From   Times `json:"from_cut"`
 	Online Times `json:"from_ready"`
 	// Peak is the most clients that were back within one second: how well they
-	// were spread. The first half second after Ready is in it.
+	// were spread.
 	Peak int `json:"peak_per_s"`
 	// Hellos are the new process's, by credentials and result; Hashes its
 	// argon2 runs.
@@ -92,6 +92,10 @@ func (s *storm) times(res *StormCut, cutAt, gone, ready time.Time) {
 		}
 	}
 	slices.Sort(back)
+	if len(back) > 0 && back[0] < ready.Sub(cutAt) {
+		ready = cutAt.Add(back[0])
+	}
+	res.Gone, res.Ready = seconds(gone.Sub(cutAt)), seconds(ready.Sub(cutAt))
 	res.Back, res.From, res.Peak = len(back), timesOf(back), peakWithin(back, time.Second)
 	for i := range back {
 		back[i] -= ready.Sub(cutAt)
