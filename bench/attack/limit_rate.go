@@ -13,9 +13,18 @@ import (
 // Rates: who does too much of something is slowed down or sent away, and
 // nobody else is.
 
+// wires are many, to be closed together.
+type wires []*wire
+
+func (ws wires) leave() {
+	for _, w := range ws {
+		_ = w.Close()
+	}
+}
+
 // crowd dials n connections at once, from the addresses that from gives, and
 // returns those that the server has kept after a moment.
-func (s *scene) crowd(n int, from func(i int) netip.Addr, addr string, first []byte) []*wire {
+func (s *scene) crowd(n int, from func(i int) netip.Addr, addr string, first []byte) wires {
 	ws := make([]*wire, n)
 	var next atomic.Int32
 	s.all(min(n, 64), func(int) {
@@ -30,7 +39,7 @@ func (s *scene) crowd(n int, from func(i int) netip.Addr, addr string, first []b
 			ws[i] = w
 		}
 	})
-	var kept []*wire
+	var kept wires
 	for _, w := range ws {
 		if w != nil {
 			kept = append(kept, w)
@@ -45,7 +54,7 @@ func attackNewConns(s *scene) string {
 	s.own(Wish{})
 	const storm = 400
 	begun := time.Now()
-	s.crowd(storm, one(s.someone()), s.srv.Plain, nil)
+	defer s.crowd(storm, one(s.someone()), s.srv.Plain, nil).leave()
 	s.eventually(s.patience, "all were looked at", func() bool {
 		return s.metric("hermod_conn_opened_total")+s.metric("hermod_conn_closed_total", "per_ip_rate") >= storm
 	})

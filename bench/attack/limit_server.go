@@ -63,7 +63,8 @@ const silentBytes, heldBytes = 4 << 10, 32 << 10
 // attackSilence opens ten thousand connections and says nothing.
 func attackSilence(s *scene) string {
 	const n = 10_000
-	each := s.hold(n, nil, silentBytes, false)
+	each, crowd := s.hold(n, nil, silentBytes, false)
+	defer crowd.leave()
 	s.eventually(s.firstByte+s.patience, "they are sent away", func() bool { return s.metric("hermod_conn_open") <= 2 })
 	return fmt.Sprintf("%d silent connections: %d bytes each; a stranger logged in meanwhile", n, each)
 }
@@ -72,15 +73,17 @@ func attackSilence(s *scene) string {
 func attackHalfHellos(s *scene) string {
 	const n = 5_000
 	half := append(header(proto.MaxFrameHello), make([]byte, proto.MaxFrameHello-10)...)
-	held := s.hold(n, half, heldBytes, false)
+	held, crowd := s.hold(n, half, heldBytes, false)
+	crowd.leave()
 	flight := s.clientHello()
-	secure := s.hold(n, flight[:len(flight)/2], heldBytes, true)
+	secure, crowd := s.hold(n, flight[:len(flight)/2], heldBytes, true)
+	crowd.leave()
 	return fmt.Sprintf("%d connections: %d bytes each with %d bytes of a Hello, %d with half a ClientHello", n, held, len(half), secure)
 }
 
 // hold opens n connections to a server of its own, with the same bytes each,
 // and returns what one costs.
-func (s *scene) hold(n int, first []byte, most int64, tls bool) int64 {
+func (s *scene) hold(n int, first []byte, most int64, tls bool) (each int64, crowd wires) {
 	s.descriptors(n)
 	s.own(Wish{})
 	addr := s.srv.Plain
@@ -90,12 +93,7 @@ func (s *scene) hold(n int, first []byte, most int64, tls bool) int64 {
 	s.person().lives("the first") // what a server allocates once is there
 	before := s.resident()
 	begun := time.Now()
-	crowd := s.crowd(n, func(int) netip.Addr { return s.someone() }, addr, first)
-	s.later(func() {
-		for _, w := range crowd {
-			_ = w.Close()
-		}
-	})
+	crowd = s.crowd(n, func(int) netip.Addr { return s.someone() }, addr, first)
 	top, open := before, 0.0
 	for time.Since(begun) < s.firstByte && open < float64(n) {
 		top, open = max(top, s.resident()), max(open, s.metric("hermod_conn_open"))
@@ -106,7 +104,7 @@ func (s *scene) hold(n int, first []byte, most int64, tls bool) int64 {
 		s.breach("a login takes %s meanwhile", secs(took))
 	}
 	top = max(top, s.resident())
-	each := (top - before) / int64(max(open, 1))
+	each = (top - before) / int64(max(open, 1))
 	if each > most {
 		s.breach("%d bytes a connection with %.0f of them, at most %d are allowed", each, open, most)
 	}
@@ -116,7 +114,7 @@ func (s *scene) hold(n int, first []byte, most int64, tls bool) int64 {
 	if n := s.metric("hermod_chat_sessions"); n > 2 {
 		s.breach("%v sessions for two people", n)
 	}
-	return each
+	return each, crowd
 }
 
 // attackAdmin asks for the operator's page as a web page in the operator's

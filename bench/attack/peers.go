@@ -135,6 +135,7 @@ func attackPeers(s *scene) string {
 	defer s.stage.links.RUnlock()
 	at, other := f.Nodes[0], f.Nodes[1]
 	victim := s.member(f, 0)
+	s.crosses(s.member(f, 1), victim, 3*s.patience) // the true node is connected
 	ca := s.authority(f)
 	hello := func(node, incarnation uint64) []byte { return s.peerHello(node, incarnation, victim) }
 	good := hello(other.Number, other.Incarnation+1)
@@ -217,6 +218,7 @@ func (s *scene) crosses(from, to *wire, within time.Duration) {
 		from.says(to.dev.user, text)
 		for _, f := range to.quiet(300 * time.Millisecond) {
 			for _, e := range f.GetEvents().GetEvents() {
+				to.dev.cursor.Seq = max(to.dev.cursor.Seq, e.Seq)
 				if string(e.GetMessage().GetContent().GetBody()) == text {
 					return
 				}

@@ -17,7 +17,6 @@ const (
 	unauthenticated = proto.ErrorCode_ERROR_CODE_UNAUTHENTICATED
 	tokenExpired    = proto.ErrorCode_ERROR_CODE_TOKEN_EXPIRED
 	revoked         = proto.ErrorCode_ERROR_CODE_REVOKED
-	kicked          = proto.ErrorCode_ERROR_CODE_KICKED
 	replaced        = proto.ErrorCode_ERROR_CODE_REPLACED
 	invalid         = proto.ErrorCode_ERROR_CODE_INVALID_ARGUMENT
 )

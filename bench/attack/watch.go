@@ -3,7 +3,6 @@ package attack
 import (
 	"bufio"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -80,10 +79,4 @@ func (s *scene) descriptors(n int) {
 	if len(opened)+n+200 > limit {
 		s.must(fmt.Errorf("%w: needs %d more open files, the limit is %d (ulimit -n)", ErrUnable, n, limit))
 	}
-}
-
-// local is the address that a wire comes from.
-func (w *wire) local() string {
-	host, _, _ := net.SplitHostPort(w.LocalAddr().String())
-	return host
 }
