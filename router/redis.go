@@ -151,6 +151,8 @@ type Redis struct {
 	skew atomic.Int64
 	// losses counts the times when Redis turned out to have forgotten us.
 	losses atomic.Uint64
+	// asks counts the calls of Again, for what is not in the mirror yet.
+	asks atomic.Uint64
 
 	members members
 	owed    owed

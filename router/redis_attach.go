@@ -28,7 +28,7 @@ func (r *Redis) Attach(ctx context.Context, user int64, slot Slot, e Entry) (Att
 	if !r.Up() {
 		return r.attachHere(ctx, user, slot, e)
 	}
-	losses := r.losses.Load()
+	losses, asks := r.losses.Load(), r.asks.Load()
 	a, err := r.register(ctx, opAttach, user, slot, e)
 	if err != nil {
 		r.owed.doubt(userSlot{user, slot})
@@ -42,18 +42,18 @@ func (r *Redis) Attach(ctx context.Context, user int64, slot Slot, e Entry) (Att
 	if err != nil {
 		return Attached{}, err
 	}
-	if r.losses.Load() != losses {
-		r.owe(user, slot) // what we registered may be what was lost
+	if r.losses.Load() != losses || r.asks.Load() != asks {
+		r.owe(user, slot) // what we registered may be what was lost, or asked for
 	}
 	r.askLosers(user, slot)
 	return r.settle(user, slot, a, here), nil
 }
 
-// askLosers ends the doubt about a slot that is registered now: whoever Redis may
-// have named as the loser in an answer that was lost is sought at every node. A
-// node that registers anew what it has for the slot finds out what became of it.
-// Without that, two connections of a device lived side by side until the loser's
-// next round.
+// askLosers ends the doubt about a slot once its connection is registered for
+// sure, or is gone: whoever Redis may have named as the loser in an answer that
+// was lost is sought at every node. A node that registers anew what it has for
+// the slot finds out what became of it. Without that, two connections of a device
+// lived side by side until the loser's next round.
 func (r *Redis) askLosers(user int64, slot Slot) {
 	if !r.owed.settled(userSlot{user, slot}) {
 		return
@@ -67,6 +67,7 @@ func (r *Redis) askLosers(user int64, slot Slot) {
 
 // Again implements Rejoiner.
 func (r *Redis) Again(user int64, slot Slot) {
+	r.asks.Add(1)
 	if _, ok := r.mirror.find(user, slot); ok {
 		r.owe(user, slot)
 		r.owed.poke()
@@ -207,6 +208,7 @@ func (r *Redis) Detach(ctx context.Context, user int64, slot Slot, ref Ref) erro
 	if slot < 1 || slot > maxSlots {
 		return nil
 	}
+	defer r.askLosers(user, slot) // who goes before the doubt ended leaves it behind
 	d := detached{r.layout.key(user), r.layout.field(user, slot), who(tagOf(ref.Run()), ref.Conn)}
 	if r.Up() {
 		err := r.request(ctx, opDetach, func(ctx context.Context) error {

@@ -174,9 +174,9 @@ func (r *Redis) registered(rt *Route, cmd *redis.Cmd) (a Attached, err error) {
 // for the answer.
 func (r *Redis) conclude(rt *Route, a Attached) {
 	if a.Lost {
-		r.owed.settled(userSlot{rt.User, rt.Slot}) // the winner asks, if it must
 		_ = r.mirror.Detach(r.ctx, rt.User, rt.Slot, rt.Ref)
 		r.tell(rt.User, rt.Slot, rt.Ref, a.NewLogin)
+		r.askLosers(rt.User, rt.Slot) // the winner took the slot from us, and knows of nobody before
 		return
 	}
 	r.tell(rt.User, rt.Slot, a.Loser, a.NewLogin)

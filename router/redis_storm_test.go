@@ -25,6 +25,10 @@ type sessions struct {
 // the audit ends the session; here they are not, so that only the directory
 // can be at fault.
 func (s *sessions) kick(user int64, slot Slot, loser Ref, _ bool) {
+	if loser.Conn == 0 {
+		s.all[loser.Node].Again(user, slot)
+		return
+	}
 	s.all[loser.Node].leave(loser.Conn)
 }
 
@@ -67,11 +71,34 @@ func (s *sessions) at(into map[userSlot][]Ref) {
 // that is over, every slot has at most one session, and the directory knows it.
 func TestStormLeavesOneSessionPerSlot(t *testing.T) {
 	f := newFleet(t, local.RedisOptions{})
-	ctx, calm := context.WithTimeout(t.Context(), 6*time.Second)
+	f.storm(6*time.Second, f.harm, func(o *RedisOptions) { o.Reassert = 500 * time.Millisecond })
+}
+
+// The same where answers are lost, and nothing else: the losers that they named
+// are found out before the next round, which does not come.
+func TestStormOfLostAnswers(t *testing.T) {
+	f := newFleet(t, local.RedisOptions{})
+	var all []*deaf
+	f.storm(3*time.Second, func(ctx context.Context, _ layout) {
+		for ; ctx.Err() == nil; time.Sleep(2 * time.Millisecond) {
+			all[rand.IntN(len(all))].left.Store(1)
+		}
+	}, func(o *RedisOptions) {
+		d := new(deaf)
+		all = append(all, d)
+		o.Client.AddHook(d)
+	})
+}
+
+// storm is the load of both, with what harms Redis meanwhile.
+func (f *fleet) storm(length time.Duration, harm func(context.Context, layout), change func(*RedisOptions)) {
+	t := f.t
+	t.Helper()
+	ctx, calm := context.WithTimeout(context.Background(), length)
 	defer calm()
 	nodes := map[uint64]*sessions{}
 	for id := uint64(1); id <= 3; id++ {
-		n := f.start(id, 1, impatient(f), func(o *RedisOptions) { o.Reassert = 500 * time.Millisecond })
+		n := f.start(id, 1, impatient(f), change)
 		s := &sessions{node: n, all: nodes, live: map[uint64]userSlot{}}
 		nodes[id] = s
 		n.OnLoser(s.kick)
@@ -81,7 +108,7 @@ func TestStormLeavesOneSessionPerSlot(t *testing.T) {
 		for range 4 {
 			work.Go(func() {
 				for conn := rand.Uint64() >> 1; ctx.Err() == nil; conn++ {
-					at := userSlot{rand.Int64N(60), Slot(1 + rand.IntN(2))}
+					at := userSlot{1 + rand.Int64N(60), Slot(1 + rand.IntN(2))}
 					s.login(at, conn, 1+rand.Uint64N(2))
 					if rand.IntN(3) == 0 {
 						nodes[id].leave(conn)
@@ -91,7 +118,7 @@ func TestStormLeavesOneSessionPerSlot(t *testing.T) {
 			})
 		}
 	}
-	f.harm(ctx, nodes[1].layout)
+	harm(ctx, nodes[1].layout)
 	work.Wait()
 	for _, s := range nodes {
 		eventually(t, s.Up, func() any { return s.log })
@@ -103,7 +130,7 @@ func TestStormLeavesOneSessionPerSlot(t *testing.T) {
 		for _, s := range nodes {
 			s.at(live)
 		}
-		for user := range int64(60) {
+		for user := int64(1); user <= 60; user++ {
 			found := map[Slot]Ref{}
 			for _, r := range nodes[1].routes(user) {
 				found[r.Slot] = r.Ref
@@ -139,7 +166,7 @@ func (f *fleet) harm(ctx context.Context, l layout) {
 		case 1:
 			f.do("HDEL", l.nodes, 1+rand.IntN(3))
 		case 2:
-			for user := range int64(20) {
+			for user := int64(1); user <= 20; user++ {
 				f.do("DEL", l.key(user))
 			}
 		case 3:
