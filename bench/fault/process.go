@@ -64,13 +64,27 @@ func Kill(name, about string, parts []Part[Process], least, most time.Duration) 
 	})
 }
 
-// startAgain starts a process that was ended, or has ended since.
+// startAgain starts a process that was ended, or has ended since: again and
+// again, as a service manager does, since what it needs may be away just then.
 func startAgain(p Process) Heal {
 	return func(ctx context.Context) error {
-		p.Kill() // one that has ended by itself is not known to have
-		return p.Start(ctx)
+		for {
+			p.Kill() // one that has ended by itself is not known to have
+			err := p.Start(ctx)
+			if err == nil {
+				return nil
+			}
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(startEvery):
+			}
+		}
 	}
 }
+
+// startEvery is the pause between two starts of a process that does not stay.
+const startEvery = 500 * time.Millisecond
 
 // Pause freezes: connections stay open and nobody answers. Then the process
 // goes on as if nothing had been.
