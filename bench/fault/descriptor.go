@@ -2,6 +2,7 @@ package fault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -37,7 +38,11 @@ func Descriptors(name, about string, parts []Part[Process], least, most time.Dur
 			if p.Pid() != pid {
 				return nil // another process by now, which never had the limit
 			}
-			return unix.Prlimit(pid, unix.RLIMIT_NOFILE, &old, nil)
+			err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &old, nil)
+			if errors.Is(err, unix.ESRCH) {
+				return nil // it has ended of this; see Revived
+			}
+			return err
 		}, nil
 	})
 }
