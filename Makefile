@@ -38,6 +38,7 @@ need-gcc:
 lint: ## gofmt, vet, staticcheck
 	@bad=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$bad" ] || { echo "not gofmt'd:"; echo "$$bad"; exit 1; }
 	$(GO) vet ./...
+	$(GO) vet -tags torture ./storage/... ./router ./conn/chat ./cmd/hermod
 	$(GO) run -modfile=$(TOOLS) honnef.co/go/tools/cmd/staticcheck ./...
 
 .PHONY: fuzz
