@@ -91,7 +91,7 @@ func TestOptions(t *testing.T) {
 		if seen[a.Name] || a.Claim == "" || a.Group == "" || a.script == nil {
 			t.Errorf("%+v", a)
 		}
-		seen[a.Name], seen[a.Group] = true, seen[a.Group]
+		seen[a.Name] = true
 	}
 }
 
