@@ -13,7 +13,7 @@ type earlySends struct{}
 func openBug() bug { return bug{} }
 
 func (bug) planned(*batch)                 {}
-func (bug) lookEarly(*committer)           {}
+func (bug) lookEarly(c *committer)         { c.w.early = earlySends{} }
 func (bug) sent(w *work, at int32) SendRow { return *w.sends.row(at) }
 func (bug) nextSeq(u *UserHead) uint64     { return u.Seq + 1 }
 func (bug) forgetsTask(uint64) bool        { return false }

@@ -24,7 +24,6 @@ type device struct {
 	rec    *record
 	flash  *flash
 	outbox []uint32 // unanswered messages, in the order of sending
-	ends   int      // logins by password after the server had ended a session
 }
 
 // install puts a new installation in place of what there is.

@@ -195,9 +195,7 @@ func (r *run) judge(ctx context.Context) {
 	if err != nil {
 		r.trouble("the stores cannot be read: %v", err)
 	}
-	for _, v := range c.found {
-		r.rep.Violations = append(r.rep.Violations, v)
-	}
+	r.rep.Violations = append(r.rep.Violations, c.found...)
 	for i, n := range c.count {
 		if n > 0 {
 			r.rep.Counts[Invariant(i)] += n

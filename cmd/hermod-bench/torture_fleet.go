@@ -191,7 +191,7 @@ func (f *fleet) Routes(ctx context.Context) (int, error) {
 	}
 	routes, ok := n.(int64)
 	if !ok {
-		return -1, fmt.Errorf("Redis counts %v", n)
+		return -1, fmt.Errorf("redis counts %v", n)
 	}
 	return int(routes), nil
 }

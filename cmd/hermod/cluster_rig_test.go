@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -98,16 +97,6 @@ func (r *fleetRig) must(err error) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-}
-
-// status asks a node for /cluster.
-func (r *fleetRig) status(n *cluster.Node) (st clusterStatus) {
-	r.t.Helper()
-	_, page := getPage(r.t, "http://"+n.Admin+"/cluster?format=json", "")
-	if err := json.Unmarshal([]byte(page), &st); err != nil {
-		r.t.Fatalf("%v in %s", err, page)
-	}
-	return st
 }
 
 // metric sums a metric over all nodes.
