@@ -105,6 +105,11 @@ func (c *Chat) loggedIn(ctx context.Context, a *arrival, p *passwordCheck) (iden
 	r := c.signInOf(a, p.account.User)
 	var out signedIn
 	err := c.store.Update(ctx, ownRows(r.key.User), func(tx *storage.Tx) (err error) {
+		if hasLeft(a.conn) {
+			// Whoever waited has given up, and logged in elsewhere, maybe on
+			// another device: a newer login now would end that for good.
+			return context.Canceled
+		}
 		account := tx.Account(r.key.User)
 		if !bytes.Equal(account.Auth, p.account.Auth) {
 			return errAuthChanged()

@@ -27,9 +27,9 @@ func (c *Chat) admit(ctx context.Context, cn *conn.Conn, f *proto.Frame, id iden
 		user: id.user, device: id.device, loginEpoch: id.loginEpoch, tokenGen: id.tokenGen,
 	}, slot: id.slot, foreground: hello.State == proto.AppState_APP_STATE_FOREGROUND}
 	s.flow.reading = true
-	greeted, _ := cn.Data().(*greeting)
+	gone := hasLeft(cn)
 	cn.SetData(s)
-	if greeted != nil && greeted.gone.Load() || s.isClosed() {
+	if gone || s.isClosed() {
 		return // attached, it would replace the connection that its client has now
 	}
 	c.table.add(s)
@@ -183,6 +183,12 @@ func (c *Chat) Has(user int64, connID uint64) bool {
 // greeting stands for a connection until it has a session: a login may take
 // longer than its client waits.
 type greeting struct{ gone atomic.Bool }
+
+// hasLeft reports whether the client of a connection without a session has gone.
+func hasLeft(cn *conn.Conn) bool {
+	g, ok := cn.Data().(*greeting)
+	return ok && g.gone.Load()
+}
 
 // Closed ends the session of a connection that is gone (conn.Handler).
 func (c *Chat) Closed(cn *conn.Conn, _ conn.Reason) {

@@ -53,6 +53,28 @@ func TestLoginOfAGoneClientReplacesNobody(t *testing.T) {
 	second.events(1)
 }
 
+// A login by password that is decided when nobody waits for it any more is no
+// newer login: whoever has the slot keeps it.
+func TestLoginOfAGoneClientKicksNobody(t *testing.T) {
+	shard := &slowShard{waiting: make(chan struct{}), goOn: make(chan struct{})}
+	r := newRig(t, func(o *rigOptions) {
+		shard.Shard = o.store.Shards[0]
+		o.store.Shards[0] = shard
+	})
+	a := r.register("alice")
+	shard.slow.Store(true)
+	late := r.device("alice", proto.DeviceSlot_DEVICE_SLOT_PHONE)
+	gone := late.open(&proto.Hello{Credentials: &proto.Hello_Login{Login: &proto.PasswordLogin{Name: "alice", Password: password}}})
+	<-shard.waiting
+	gone.close()
+	eventually(t, "the end of the late one is known", func() bool { return r.closed.Load() == 1 })
+	close(shard.goOn)
+	for range 20 {
+		a.quiet("being kicked", func(f *proto.Frame) bool { return f.GetError() != nil })
+	}
+	a.send(textTo(a.d.user, "still here"))
+}
+
 // Whatever admit has put into the table and the directory after Closed came is
 // taken out again.
 func TestClosedWhileAdmitted(t *testing.T) {
