@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -210,7 +211,7 @@ func TestLinkHoldsOneWay(t *testing.T) {
 	}
 	heal()
 	must(t, client.SetReadDeadline(time.Now().Add(10*time.Second)))
-	_, err = io.ReadFull(client, data)
+	_, err = io.ReadFull(client, make([]byte, len(data)))
 	must(t, err)
 	must(t, <-sent)
 }
@@ -272,9 +273,10 @@ func TestLinkTellsOfEnds(t *testing.T) {
 
 func TestDoorTellsWhoComes(t *testing.T) {
 	r := newLinkRig(t)
-	var pids []int
+	var pids atomic.Pointer[[]int]
+	pids.Store(new([]int))
 	d, err := Open("127.0.0.1:0", func(from net.Addr) *Link {
-		if Owner(from, pids) == os.Getpid() {
+		if Owner(from, *pids.Load()) == os.Getpid() {
 			return r.Link
 		}
 		return nil
@@ -282,7 +284,7 @@ func TestDoorTellsWhoComes(t *testing.T) {
 	must(t, err)
 	defer d.Close()
 	(&linkRig{Link: r.Link, t: t, door: d}).refused() // of no process that was asked for
-	pids = []int{0, 1 << 30, os.Getpid()}
+	pids.Store(&[]int{0, 1 << 30, os.Getpid()})
 	c, err := net.Dial("tcp", d.Addr())
 	must(t, err)
 	defer c.Close()
