@@ -16,6 +16,20 @@ import (
 // row that another one has just inserted) is run again.
 const maxTries = 4
 
+// retryPause bounds the pause before the first retry; later ones grow.
+const retryPause = 5 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Commit implements storage.Shard: two round trips, one that locks and reads,
 // one that writes and commits. It waits for both, so done has been called when
 // it returns, or is about to be by an earlier transaction's call.
@@ -45,6 +59,10 @@ func (s *Shard) Commit(ctx context.Context, locks *storage.Locks, plan func(*sto
 		})
 		if n := number(err); try < maxTries && (n == errDeadlock || n == errDuplicate) {
 			s.metrics.retried(n)
+			// Whoever it met is trying again in this very moment, too.
+			if e := pause(ctx, rand.N(time.Duration(try)*retryPause)); e != nil {
+				return err
+			}
 			continue
 		}
 		return err

@@ -105,6 +105,11 @@ func testDoneOrder(f *shardFix) {
 func testConcurrentCommits(f *shardFix) {
 	const workers, each = 8, 60
 	users := []storage.UserID{shardAnna, shardBob, shardCarol}
+	// Heads are there from the registration on, and a row that is not there
+	// locks nothing (R2).
+	f.commit(storage.Locks{Users: users}, func(l *storage.Locked) (*storage.Writes, error) {
+		return &storage.Writes{Users: append([]storage.UserHead(nil), l.Users...)}, nil
+	})
 	var pending, wg sync.WaitGroup
 	for n := range workers {
 		wg.Go(func() {
