@@ -69,9 +69,18 @@ func (h *handshake) run(t *tlsState) {
 	err := h.shake(t.conn)
 	<-h.srv.compute
 	h.srv.shaking.Add(-1)
-	h.flush()
-	l := h.c.loop
-	l.post(func() { l.guard(h.c, func(c *Conn) { l.shaken(c, err) }) })
+	l, last := h.c.loop, h.out
+	h.out = nil
+	// In one go: a client that is told why it is refused may be gone before the
+	// loop comes to know, and would count as one that left by itself.
+	l.post(func() {
+		l.guard(h.c, func(c *Conn) {
+			if len(last) > 0 && !c.gone {
+				l.writeRaw(c, last)
+			}
+			l.shaken(c, err)
+		})
+	})
 }
 
 func (h *handshake) shake(conn *tls.Conn) (err error) {
