@@ -87,7 +87,9 @@ func (m mortal) Lease(ctx context.Context, n storage.NodeID, inc uint64, ttl tim
 // mortalMover is a mover whose lock is taken over at once when it dies.
 func (f *storeFix) mortalMover(l *life) *storage.Mover {
 	f.Helper()
-	o := storage.MoverOptions{PageRows: 20, LockTTL: time.Microsecond, Patience: 5 * time.Second}
+	// A page takes several steps, and each killed mover leaves more rows: with
+	// small pages on a slow machine the steps would outrun those who count them.
+	o := storage.MoverOptions{PageRows: 200, LockTTL: time.Microsecond, Patience: 5 * time.Second}
 	for _, sh := range f.shards {
 		o.Shards = append(o.Shards, mortal{sh, l})
 	}
