@@ -89,7 +89,7 @@ func (f *storeFix) mortalMover(l *life) *storage.Mover {
 	f.Helper()
 	// A page takes several steps, and each killed mover leaves more rows: with
 	// small pages on a slow machine the steps would outrun those who count them.
-	o := storage.MoverOptions{PageRows: 200, LockTTL: time.Microsecond, Patience: 5 * time.Second}
+	o := storage.MoverOptions{PageRows: 100, LockTTL: time.Microsecond, Patience: 5 * time.Second}
 	for _, sh := range f.shards {
 		o.Shards = append(o.Shards, mortal{sh, l})
 	}
