@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hermod-im/hermod/bench/observe"
 )
 
 // usage is what a process uses at one moment, in bytes.
@@ -84,45 +85,17 @@ func readProc(dir string, detailed bool) (usage, error) {
 	u.RSS = pages * uint64(os.Getpagesize())
 	u.started = fields[19]
 	// VmRSS is exact where the count in stat is batched per thread.
-	if v, err := readKB(dir+"/status", "VmRSS:"); err == nil {
+	if v, err := observe.ReadKB(dir+"/status", "VmRSS:"); err == nil {
 		u.RSS = v["VmRSS:"]
 	}
 	if detailed {
-		v, err := readKB(dir+"/smaps_rollup", "Rss:", "Pss:", "Anonymous:")
+		v, err := observe.ReadKB(dir+"/smaps_rollup", "Rss:", "Pss:", "Anonymous:")
 		if err != nil {
 			return u, fmt.Errorf("bench: server process: %w", err)
 		}
 		u.PSS, u.Anon = v["Pss:"], v["Anonymous:"]
 	}
 	return u, nil
-}
-
-// readKB reads lines such as «VmRSS:  123 kB», in bytes.
-func readKB(path string, names ...string) (map[string]uint64, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	values := make(map[string]uint64, len(names))
-	for line := range strings.Lines(string(text)) {
-		f := strings.Fields(line)
-		if len(f) != 3 || f[2] != "kB" {
-			continue
-		}
-		for _, name := range names {
-			if f[0] == name {
-				n, err := strconv.ParseUint(f[1], 10, 64)
-				if err != nil {
-					return nil, fmt.Errorf("%s: %w", path, err)
-				}
-				values[name] = n << 10
-			}
-		}
-	}
-	if len(values) != len(names) {
-		return nil, fmt.Errorf("%s: not all of %v are there", path, names)
-	}
-	return values, nil
 }
 
 func (p *probe) readMetrics(ctx context.Context) (usage, error) {
@@ -143,37 +116,17 @@ func (p *probe) readMetrics(ctx context.Context) (usage, error) {
 }
 
 func parseMetrics(r io.Reader) (u usage, err error) {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20)
-	found := 0
-	for lines.Scan() {
-		name, value, ok := strings.Cut(lines.Text(), " ")
-		if !ok || !strings.HasPrefix(name, "process_") {
-			continue
-		}
-		v, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			continue
-		}
-		switch name {
-		case "process_resident_memory_bytes":
-			u.RSS = uint64(v)
-			found++
-		case "process_cpu_seconds_total":
-			u.CPU = time.Duration(v * float64(time.Second))
-			found++
-		case "process_start_time_seconds":
-			u.started = value
-			found++
-		}
+	page, err := observe.Parse(r)
+	if err != nil {
+		return u, err
 	}
-	if err := lines.Err(); err != nil {
-		return u, fmt.Errorf("bench: server metrics: %w", err)
-	}
-	if found != 3 {
+	rss, ok1 := page["process_resident_memory_bytes"]
+	cpu, ok2 := page["process_cpu_seconds_total"]
+	started, ok3 := page["process_start_time_seconds"]
+	if !ok1 || !ok2 || !ok3 {
 		return u, errors.New("bench: the admin page has no process metrics: give --pid")
 	}
-	return u, nil
+	return usage{RSS: uint64(rss), CPU: time.Duration(cpu * float64(time.Second)), started: strconv.FormatFloat(started, 'g', -1, 64)}, nil
 }
 
 // ownCPU is what this process has used so far.

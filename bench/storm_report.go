@@ -1,16 +1,15 @@
 package bench
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/hermod-im/hermod/bench/observe"
 )
 
 // StormReport is what a storm found out.
@@ -123,7 +122,7 @@ func (s *storm) judge(ctx context.Context, res *StormCut) error {
 		res.Unacked += unacked
 		res.Missing += missing
 	}
-	series, err := readSeries(ctx, s.cfg.Server.Admin())
+	series, err := observe.Get(ctx, s.cfg.Server.Admin())
 	if err != nil {
 		return err
 	}
@@ -164,38 +163,6 @@ func labelValues(labels string) string {
 		}
 	}
 	return strings.Join(values, " ")
-}
-
-// readSeries reads all samples of a Prometheus page, by name and labels.
-func readSeries(ctx context.Context, admin string) (map[string]float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, admin+"/metrics", nil)
-	if err != nil {
-		return nil, fmt.Errorf("bench: admin address: %w", err)
-	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("bench: server metrics: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("bench: server metrics: %s", resp.Status)
-	}
-	series := make(map[string]float64)
-	lines := bufio.NewScanner(io.LimitReader(resp.Body, 16<<20))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		line := lines.Text()
-		cut := strings.LastIndexByte(line, ' ')
-		if cut < 0 || strings.HasPrefix(line, "#") {
-			continue
-		}
-		if v, err := strconv.ParseFloat(line[cut+1:], 64); err == nil {
-			series[line[:cut]] = v
-		}
-	}
-	return series, lines.Err()
 }
 
 // WriteSummary prints the report for people.

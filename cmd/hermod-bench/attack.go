@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -44,22 +43,7 @@ func (c *attackCmd) Run(ctx context.Context, ui *console) error {
 	if err != nil {
 		return err
 	}
-	if err := rep.WriteSummary(ui.out); err != nil {
-		return err
-	}
-	if c.JSON != "" {
-		text, err := json.MarshalIndent(rep, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(c.JSON, append(text, '\n'), 0o644); err != nil {
-			return err
-		}
-	}
-	if !rep.OK {
-		return errFailed
-	}
-	return nil
+	return finish(ui, rep, rep.OK, c.JSON)
 }
 
 // besideMe is the program to run: path, or the one of that name in the folder

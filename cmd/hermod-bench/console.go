@@ -66,7 +66,7 @@ func (c *console) endProgress() {
 }
 
 // writeJSON writes the report to a file; "" is none.
-func writeJSON(path string, rep *bench.Report) error {
+func writeJSON(path string, rep report) error {
 	if path == "" {
 		return nil
 	}

@@ -103,7 +103,7 @@ func (c *pairsCmd) Run(ctx context.Context, ui *console) error {
 		ui.endProgress()
 		return err
 	}
-	return finish(ui, rep, c.JSON)
+	return finish(ui, rep, rep.OK, c.JSON)
 }
 
 type idleCmd struct {
@@ -132,7 +132,7 @@ func (c *idleCmd) Run(ctx context.Context, ui *console) error {
 		ui.endProgress()
 		return err
 	}
-	return finish(ui, rep, c.JSON)
+	return finish(ui, rep, rep.OK, c.JSON)
 }
 
 type usersCmd struct {
@@ -152,5 +152,5 @@ func (c *usersCmd) Run(ctx context.Context, ui *console) error {
 		ui.endProgress()
 		return err
 	}
-	return finish(ui, rep, c.JSON)
+	return finish(ui, rep, rep.OK, c.JSON)
 }

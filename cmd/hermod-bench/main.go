@@ -18,8 +18,6 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
-
-	"github.com/hermod-im/hermod/bench"
 )
 
 // version is set by the linker.
@@ -77,8 +75,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// report is how a run ended.
+type report interface{ WriteSummary(io.Writer) error }
+
 // finish prints and writes the report.
-func finish(ui *console, rep *bench.Report, file string) error {
+func finish(ui *console, rep report, ok bool, file string) error {
 	ui.endProgress()
 	if err := rep.WriteSummary(ui.out); err != nil {
 		return err
@@ -86,7 +87,7 @@ func finish(ui *console, rep *bench.Report, file string) error {
 	if err := writeJSON(file, rep); err != nil {
 		return err
 	}
-	if !rep.OK {
+	if !ok {
 		return errFailed
 	}
 	return nil

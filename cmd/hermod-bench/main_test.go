@@ -105,14 +105,14 @@ func TestFinish(t *testing.T) {
 	var out, err bytes.Buffer
 	ui := newConsole(&out, &err)
 	file := filepath.Join(t.TempDir(), "r.json")
-	if e := finish(ui, &bench.Report{Scenario: "users", OK: true}, file); e != nil {
+	if e := finish(ui, &bench.Report{Scenario: "users", OK: true}, true, file); e != nil {
 		t.Fatal(e)
 	}
 	text, e := os.ReadFile(file)
 	if e != nil || !bytes.Contains(text, []byte(`"ok": true`)) {
 		t.Errorf("%v\n%s", e, text)
 	}
-	if e := finish(ui, &bench.Report{Scenario: "users"}, ""); e != errFailed {
+	if e := finish(ui, &bench.Report{Scenario: "users"}, false, ""); e != errFailed {
 		t.Errorf("a failed report ends with %v", e)
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -48,22 +47,7 @@ func (c *stormCmd) Run(ctx context.Context, ui *console) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := rep.WriteSummary(ui.out); err != nil {
-		return err
-	}
-	if c.JSON != "" {
-		text, err := json.MarshalIndent(rep, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(c.JSON, append(text, '\n'), 0o644); err != nil {
-			return err
-		}
-	}
-	if !rep.OK {
-		return errFailed
-	}
-	return nil
+	return finish(ui, rep, rep.OK, c.JSON)
 }
 
 // stormServer is one node with the embedded engine. It is a bench.StormServer.

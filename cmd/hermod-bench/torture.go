@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/hermod-im/hermod/bench/torture"
@@ -47,15 +44,8 @@ type system interface {
 // Run starts a system of its own, tortures it, and judges it.
 func (c *tortureCmd) Run(ctx context.Context, ui *console) (err error) {
 	config.SilenceRedis()
-	if c.Binary == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return err
-		}
-		c.Binary = filepath.Join(filepath.Dir(self), "hermod")
-	}
-	if _, err := os.Stat(c.Binary); err != nil {
-		return fmt.Errorf("the server to torture: %w; «make build» makes it, --binary names another", err)
+	if c.Binary, err = besideMe(c.Binary, "hermod"); err != nil {
+		return err
 	}
 	for c.Seed == 0 {
 		c.Seed = rand.Uint64N(1e6)
@@ -72,22 +62,7 @@ func (c *tortureCmd) Run(ctx context.Context, ui *console) (err error) {
 		return err
 	}
 	rep.Version = version
-	if err := rep.WriteSummary(ui.out); err != nil {
-		return err
-	}
-	if c.JSON != "" {
-		text, err := json.MarshalIndent(rep, "", "  ")
-		if err == nil {
-			err = os.WriteFile(c.JSON, append(text, '\n'), 0o644)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if !rep.OK() {
-		return errFailed
-	}
-	return nil
+	return finish(ui, rep, rep.OK(), c.JSON)
 }
 
 func (c *tortureCmd) start(ctx context.Context) (system, error) {

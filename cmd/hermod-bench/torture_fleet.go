@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/hermod-im/hermod/bench/observe"
 	"github.com/hermod-im/hermod/bench/torture"
 	"github.com/hermod-im/hermod/cmd/internal/cluster"
 	"github.com/hermod-im/hermod/cmd/internal/config"
@@ -200,7 +201,7 @@ func (f *fleet) Routes(ctx context.Context) (int, error) {
 func (f *fleet) Memory(context.Context) (map[string]uint64, error) {
 	all := make(map[string]uint64)
 	for _, n := range f.Nodes {
-		if b, err := resident(n.Pid()); err == nil { // one that was killed has none
+		if b, err := observe.Resident(n.Pid()); err == nil { // one that was killed has none
 			all[n.Name] = b
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/hermod-im/hermod/bench/fault"
 	"github.com/hermod-im/hermod/bench/local"
+	"github.com/hermod-im/hermod/bench/observe"
 	"github.com/hermod-im/hermod/bench/torture"
 	"github.com/hermod-im/hermod/cmd/internal/config"
 	"github.com/hermod-im/hermod/storage"
@@ -178,7 +179,7 @@ func (s *single) Routes(context.Context) (int, error) { return -1, nil }
 
 // Memory is the node's.
 func (s *single) Memory(context.Context) (map[string]uint64, error) {
-	n, err := resident(s.Pid())
+	n, err := observe.Resident(s.Pid())
 	return map[string]uint64{"node": n}, err
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/rand"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 	gproto "google.golang.org/protobuf/proto"
 
+	"github.com/hermod-im/hermod/bench/observe"
 	"github.com/hermod-im/hermod/cmd/internal/config"
 	"github.com/hermod-im/hermod/proto"
 )
@@ -137,29 +136,13 @@ func (n *node) metric(name string, labels ...string) float64 {
 	return metricIn(n.t, page, name, labels...)
 }
 
-func metricIn(t *testing.T, page, name string, labels ...string) (sum float64) {
+func metricIn(t *testing.T, page, name string, labels ...string) float64 {
 	t.Helper()
-	found := false
-	lines := bufio.NewScanner(strings.NewReader(page))
-	lines.Buffer(nil, 1<<20)
-next:
-	for lines.Scan() {
-		rest, ok := strings.CutPrefix(lines.Text(), name)
-		if !ok || rest == "" || rest[0] != '{' && rest[0] != ' ' {
-			continue
-		}
-		found = true
-		for _, l := range labels {
-			if !strings.Contains(rest, `"`+l+`"`) {
-				continue next
-			}
-		}
-		v, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
-		if err != nil {
-			t.Fatalf("%s: %v", lines.Text(), err)
-		}
-		sum += v
+	p, err := observe.Parse(strings.NewReader(page))
+	if err != nil {
+		t.Fatal(err)
 	}
+	sum, found := p.Sum(name, labels...)
 	if !found && len(labels) == 0 {
 		t.Fatalf("/metrics has no %s", name)
 	}

@@ -26,14 +26,18 @@ func (s *slowShard) View(ctx context.Context, slots []storage.SlotRef, read func
 	return s.Shard.View(ctx, slots, read)
 }
 
+func newSlowRig(t *testing.T) (*rig, *slowShard) {
+	shard := &slowShard{waiting: make(chan struct{}), goOn: make(chan struct{})}
+	return newRig(t, func(o *rigOptions) {
+		shard.Shard = o.store.Shards[0]
+		o.store.Shards[0] = shard
+	}), shard
+}
+
 // A login that takes longer than its client waits must not replace the
 // connection that the client has made since: REPLACED is for good.
 func TestLoginOfAGoneClientReplacesNobody(t *testing.T) {
-	shard := &slowShard{waiting: make(chan struct{}), goOn: make(chan struct{})}
-	r := newRig(t, func(o *rigOptions) {
-		shard.Shard = o.store.Shards[0]
-		o.store.Shards[0] = shard
-	})
+	r, shard := newSlowRig(t)
 	a := r.register("alice")
 	shard.slow.Store(true)
 	gone := a.d.open(&proto.Hello{Cursor: a.d.head, Credentials: &proto.Hello_AccessToken{AccessToken: a.d.token}})
@@ -56,11 +60,7 @@ func TestLoginOfAGoneClientReplacesNobody(t *testing.T) {
 // A login by password that is decided when nobody waits for it any more is no
 // newer login: whoever has the slot keeps it.
 func TestLoginOfAGoneClientKicksNobody(t *testing.T) {
-	shard := &slowShard{waiting: make(chan struct{}), goOn: make(chan struct{})}
-	r := newRig(t, func(o *rigOptions) {
-		shard.Shard = o.store.Shards[0]
-		o.store.Shards[0] = shard
-	})
+	r, shard := newSlowRig(t)
 	a := r.register("alice")
 	shard.slow.Store(true)
 	late := r.device("alice", proto.DeviceSlot_DEVICE_SLOT_PHONE)
