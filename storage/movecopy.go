@@ -74,7 +74,7 @@ func (v *move) pages(ctx context.Context, sh Shard, prepare func(Snap, *Writes) 
 		var next []byte
 		err := v.m.try(ctx, func() error {
 			return sh.View(ctx, nil, func(sn Snap) (err error) {
-				if w, next, err = sn.Export(v.slot, after, v.m.pace.rows); err == nil {
+				if w, next, err = sn.Export(v.slot, after, v.m.pace.next()); err == nil {
 					err = prepare(sn, &w)
 				}
 				return err

@@ -93,7 +93,7 @@ func quick(node storage.NodeID) storage.Options {
 		LeaseTTL: 2 * time.Second, LeaseEvery: 50 * time.Millisecond,
 		TaskLinger: 5 * time.Millisecond, TaskRescan: 100 * time.Millisecond, RetryMin: time.Millisecond, RetryMax: 20 * time.Millisecond,
 		SweepPause: time.Millisecond, SweepEvery: 20 * time.Millisecond,
-		ReadTimeout: 30 * time.Second, BreakAfter: 30 * time.Second, StallTimeout: 30 * time.Second,
+		CommitTimeout: time.Minute, ReadTimeout: time.Minute, BreakAfter: time.Minute, StallTimeout: time.Minute,
 	}
 }
 
