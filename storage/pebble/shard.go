@@ -90,7 +90,7 @@ func Open(opts Options) (*Shard, error) {
 		opts.FS, watch = vfs.WithDiskHealthChecks(vfs.Default, slowDisk, nil, events.diskSlow)
 	}
 	flaw := openBug() // none, but in a server for the torture
-	opts.FS = flaw.disk(opts.FS)
+	opts.FS = markerFS{flaw.disk(opts.FS)}
 	db, err := crdb.Open(opts.Dir, opts.engine(events))
 	if err != nil {
 		if watch != nil {
