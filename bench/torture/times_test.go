@@ -125,10 +125,11 @@ func TestOthers(t *testing.T) {
 		target string
 		ok     bool
 		count  int
+		got    string
 	}{
-		"as before":       {20, "db2", true, 1},
-		"thrice as long":  {60, "db2", false, 1},
-		"one's own shard": {6000, "db1", true, 0},
+		"as before":       {20, "db2", true, 1, "20 ms, usually 20 ms; 20 ms in the worst, a database-kill"},
+		"thrice as long":  {60, "db2", false, 1, "60 ms, usually 20 ms; 60 ms in the worst, a database-kill"},
+		"one's own shard": {6000, "db1", true, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, w := timedRun(t, Struck{Strike: Strike{Fault: "database-kill", Target: c.target}, At: at(10_000), Healed: at(20_000)})
@@ -140,7 +141,7 @@ func TestOthers(t *testing.T) {
 					w.h.at(n).begun, w.h.at(n).ended = m.begun, m.begun+m.took
 				}
 			}
-			if got := r.times.others()[0]; got.OK != c.ok || got.Count != c.count {
+			if got := r.times.others()[0]; got.OK != c.ok || got.Count != c.count || got.Got != c.got {
 				t.Errorf("%+v", got)
 			}
 		})
