@@ -149,12 +149,12 @@ func (c *checker) checkBlocks() {
 	}
 }
 
-// mayBeRefused: the first time that a message was handed over, its sender may
-// have been blocked. If the app dies before it hears so, the next one asks again,
-// and the message may come late, behind others.
+// mayBeRefused: the first time that a message reached the server, its sender may
+// have been blocked. If that answer is lost, with the app or with a connection,
+// the message goes out again, and may come late, behind others.
 func (c *checker) mayBeRefused(m *message) bool {
 	for _, b := range c.blocks[pairOf{m.from, m.to}] {
-		if m.again > 0 && m.ended >= b.asked && (b.over == 0 || m.begun <= b.over+blockKnown) {
+		if (m.outcome == open || m.ended >= b.asked) && (b.over == 0 || m.begun <= b.over+blockKnown) {
 			return true
 		}
 	}

@@ -3,6 +3,9 @@ package torture
 // checkDevice compares what an installation applied with its user's inbox.
 func (c *checker) checkDevice(d *record) {
 	in := c.inboxes[d.person]
+	if len(d.lives) == 0 && !d.ended && in.Seq > 0 {
+		c.short(d, in, 1)
+	}
 	for i, l := range d.lives {
 		c.applied += len(l.seen)
 		if l.epoch != in.Epoch {

@@ -184,10 +184,14 @@ func TestChecker(t *testing.T) {
 			b.from, b.until = 1, 1<<20
 			w.h.at(1).begun, w.h.at(1).ended = blockKnown, 2+blockKnown
 		}},
-		"a late one, refused before to an app that died": {change: func(w *held) {
+		"a late one, refused before, which nobody heard": {change: func(w *held) {
 			w.turn(0, 1)
-			w.h.block(1, 0)
-			w.h.at(1).again = 1
+			w.h.block(1, 0).asked = 0
+		}},
+		"a late one, refused before, never answered": {change: func(w *held) {
+			w.turn(0, 1)
+			w.h.block(1, 0).asked = 1 << 20
+			w.h.at(1).outcome = open
 		}},
 		"a device that was replaced": {change: func(w *held) {
 			w.h.devices[2].ended = true
@@ -266,12 +270,12 @@ func TestChecker(t *testing.T) {
 		"I3, the sender's order turned before a block": {change: func(w *held) {
 			w.turn(0, 1)
 			w.h.block(1, 0).asked = 1 << 20
-			w.h.at(1).again = 1
 		}, want: "I3: message 1 stands behind message 2"},
 		"I6, a push that was lost": {change: func(w *held) {
 			l := w.desktop()
 			l.seen = l.seen[:3]
 		}, want: "I6: device 2 of bob has everything up to seq 3; the inbox goes on to 4"},
+		"I6, nothing ever applied": {change: func(w *held) { w.h.devices[2].lives = nil }, want: "I6: device 2 of bob has everything up to seq 0; the inbox goes on to 4"},
 		"I6, applied and not stored": {change: func(w *held) {
 			l := w.desktop()
 			l.seen = append(l.seen, sight{seq: 5, rev: 5, convSeq: 5, conv: 1, message: 4})

@@ -168,16 +168,38 @@ func (r *record) back(at, healed, from int32) (took time.Duration, hit bool) {
 	return 0, false
 }
 
-// routes: how long after the directory was emptied it has everybody again.
+// routes: how long after the directory was emptied, or away, it has everybody
+// again. Losing a part of it is none of these: a node whose lease is still there
+// does not notice, and what it had comes back by itself within ten minutes. Nor
+// is what the directory lacked of that already held against the next outage.
 func (t *times) routes() []Timing {
 	var all []time.Duration
 	ok := true
-	for _, s := range t.alone(prefixed("redis-")) {
-		took, back := t.after(s, func(s sample) bool { return s.routes >= 0 && s.routes*100 >= s.online*98 })
+	for _, s := range t.alone(named("redis-flush", "redis-kill", "redis-pause", "redis-silent")) {
+		want := mostRoutes
+		if named("redis-pause", "redis-silent")(s.Fault) {
+			want = t.routesBefore(s)
+		}
+		took, back := t.after(s, func(m sample) bool { return m.routes >= 0 && float64(m.routes) >= want*float64(m.online) })
 		all, ok = append(all, took), ok && back
 	}
 	slices.Sort(all)
 	return []Timing{bound("all routes known after Redis was flushed or away", quantile(all, 1), routesWithin, len(all), ok)}
+}
+
+// mostRoutes is the share of the devices that have a route when all is well:
+// some come and go all the time.
+const mostRoutes = 0.98
+
+// routesBefore is that share right before a strike, mostRoutes at most.
+func (t *times) routesBefore(s Struck) float64 {
+	share := mostRoutes
+	for _, m := range t.samples {
+		if m.at < inMillis(s.At) && m.routes >= 0 && m.online > 0 {
+			share = min(mostRoutes, float64(m.routes)/float64(m.online))
+		}
+	}
+	return share
 }
 
 // after is how long after the heal of s a sample is as it should be.

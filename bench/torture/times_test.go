@@ -118,6 +118,37 @@ func TestSampled(t *testing.T) {
 	}
 }
 
+// TestRoutes: a directory that was emptied has everybody again; one that was away
+// what it had before; one that lost a part of it is not measured.
+func TestRoutes(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault         string
+		before, after int // of 100
+		want          string
+		count         int
+	}{
+		"a part is lost":                    {"redis-loss", 100, 60, "0s", 0},
+		"away, when a part was lost before": {"redis-pause", 70, 70, "0s", 1},
+		"away, and then less than before":   {"redis-silent", 100, 70, "never", 1},
+		"emptied, and full":                 {"redis-kill", 70, 100, "0s", 1},
+		"emptied, and as full as before":    {"redis-flush", 70, 70, "never", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, _ := timedRun(t, Struck{Strike: Strike{Fault: c.fault}, At: at(10_000), Healed: at(12_000)})
+			for ms := int32(0); ms < 90_000; ms += 500 {
+				s := sample{at: ms, routes: c.before, online: 100}
+				if ms >= 10_000 {
+					s.routes = c.after
+				}
+				r.times.samples = append(r.times.samples, s)
+			}
+			if got := r.times.routes()[0]; got.Got != c.want || got.Count != c.count || got.OK != (c.want != "never") {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
 // TestOthers: acks of people whom a broken database does not concern.
 func TestOthers(t *testing.T) {
 	for name, c := range map[string]struct {
