@@ -58,6 +58,7 @@ type Conn struct {
 	listener uint8    // index into Options.Listeners
 	counted  bool     // loop only: the guard has counted this address
 	slow     bool     // loop only: in loop.slow
+	told     bool     // loop only: GoAway was sent, or is about to be
 	gone     bool     // loop only: gnet has closed it
 
 	// mu guards what follows. It is held for copying bytes and moving

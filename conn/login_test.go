@@ -1,7 +1,9 @@
 package conn
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"runtime"
 	"strings"
@@ -218,4 +220,28 @@ func TestDrainDuringLogin(t *testing.T) {
 	if err := <-drained; err != nil {
 		t.Error(err)
 	}
+}
+
+// Who was welcomed when Drain had begun, and had not looked for everybody yet,
+// is not told twice.
+func TestDrainTellsOnce(t *testing.T) {
+	h := &echo{onHello: func(*Conn, *proto.Frame) bool { return true }}
+	e := start(t, h, quick(nil))
+	c := e.dial()
+	c.send(hello(1))
+	eventually(t, "its Hello", func() bool { return h.conn(0) != nil })
+	e.drain.Store(&draining{goAway: framed(t, &proto.Frame{Body: &proto.Frame_GoAway{GoAway: &proto.GoAway{}}})})
+	h.welcome(h.conn(0), hello(1))
+	if f := c.frame(); f.GetWelcome() == nil {
+		t.Fatalf("got %v", f)
+	}
+	if f := c.frame(); f.GetGoAway() == nil {
+		t.Fatalf("got %v", f)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := e.Drain(over, time.Second); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	c.fault(proto.ErrorCode_ERROR_CODE_DRAINING)
 }

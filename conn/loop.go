@@ -211,11 +211,22 @@ func (l *loop) flush(c *Conn) {
 	l.settle(c, kernel)
 	if !c.gone && c.s.phase == phaseLogin && welcome {
 		c.s.accept(l.srv.clock())
-		if d := l.srv.drain.Load(); d != nil {
+		if d := l.srv.drain.Load(); d != nil && c.tellDrain() {
 			_ = c.SendBytes(d.goAway)
 		}
 		l.inbound(c) // what came in during the login
 	}
+}
+
+// tellDrain reports whether to send GoAway: to whoever is logged in, once. A
+// login that ends as Drain begins is found by both the flush of its Welcome and
+// Drain. Loop only.
+func (c *Conn) tellDrain() bool {
+	if c.told || c.s.phase != phaseLive {
+		return false
+	}
+	c.told = true
+	return true
 }
 
 // settle follows a flush: who waits for the kernel is polled, who waited for

@@ -307,7 +307,7 @@ func (s *Server) Drain(ctx context.Context, window time.Duration) error {
 		if c.s.phase == phaseHello {
 			silent = append(silent, c)
 		}
-		return c.s.phase == phaseLive
+		return c.tellDrain()
 	})
 	for _, c := range silent {
 		c.Close(ReasonDraining, proto.Errorf(proto.ErrorCode_ERROR_CODE_DRAINING, ""))

@@ -137,11 +137,11 @@ func TestRefusalKeepsTheOrder(t *testing.T) {
 	var r results
 	r.send(t, c, User(friend), "1", "2", "3", "4", "5")
 	f := p.sends(5)
-	p.send(ack(f[0].GetId(), 1),
-		wireError(f[1].GetId(), fault(proto.ErrorCode_ERROR_CODE_UNAVAILABLE).WithRetry(100*time.Millisecond)),
-		wireError(f[2].GetId(), fault(proto.ErrorCode_ERROR_CODE_BUSY)))
 	refused := time.Now()
-	r.wait(t, "1")
+	p.send(wireError(f[1].GetId(), fault(proto.ErrorCode_ERROR_CODE_UNAVAILABLE).WithRetry(100*time.Millisecond)),
+		wireError(f[2].GetId(), fault(proto.ErrorCode_ERROR_CODE_BUSY)),
+		ack(f[0].GetId(), 1))
+	r.wait(t, "1") // so the client knows of the refusals before it
 	r.send(t, c, User(friend), "6")
 	r.send(t, c, User(78), "elsewhere") // other conversations go on
 	wantTexts(t, p.sends(1), "elsewhere")
