@@ -243,5 +243,7 @@ func TestDrainTellsOnce(t *testing.T) {
 	if err := e.Drain(over, time.Second); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	c.fault(proto.ErrorCode_ERROR_CODE_DRAINING)
+	if f := c.frame(); f.GetError().GetCode() != proto.ErrorCode_ERROR_CODE_DRAINING {
+		t.Errorf("got %v", f)
+	}
 }
