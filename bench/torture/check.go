@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
+
+	"github.com/hermod-im/hermod/proto"
 )
 
 // checker compares what was acknowledged, what devices applied and what the
@@ -112,12 +115,14 @@ func (c *checker) check(ctx context.Context) error {
 }
 
 // checkAcks: every acknowledged message stands where its ack said (I1). What was
-// not acknowledged may stand somewhere or not (I8); that it stands once only was
-// seen when the logs were read.
+// not acknowledged may stand somewhere or not (I8), if there was a reason to
+// refuse it; that it stands once only was seen when the logs were read.
 func (c *checker) checkAcks() {
 	for n := uint32(1); n < uint32(c.h.count); n++ {
 		m, s := c.h.at(n), c.stands[n]
 		switch {
+		case m.outcome == refused && !c.mayRefuse(m):
+			c.violated(I8, []uint32{n}, "message %d was refused for no reason: %s", n, proto.ErrorCode(m.code).Short())
 		case m.outcome != acked:
 		case s.conv == 0:
 			c.lost++
@@ -147,6 +152,19 @@ func (c *checker) checkBlocks() {
 			}
 		}
 	}
+}
+
+// mayRefuse: what people write is in order, so the only reason to refuse it for
+// good is that its sender has been blocked. INTERNAL is a server's trouble, which
+// the client has given up on.
+func (c *checker) mayRefuse(m *message) bool {
+	switch proto.ErrorCode(m.code) {
+	case proto.ErrorCode_ERROR_CODE_INTERNAL:
+		return true
+	case proto.ErrorCode_ERROR_CODE_NOT_ALLOWED:
+		return slices.ContainsFunc(c.blocks[pairOf{m.from, m.to}], func(b *block) bool { return b.asked <= m.ended })
+	}
+	return false
 }
 
 // mayBeRefused: the first time that a message reached the server, its sender may
@@ -181,6 +199,13 @@ func (c *checker) checkTotals(ctx context.Context) error {
 		c.violated(I9, nil, "the stores hold %d tasks", got.Tasks)
 	}
 	return nil
+}
+
+// keyOf names the conversation of two users.
+func keyOf(home, other int64) (k ConvKey) {
+	binary.BigEndian.PutUint64(k[:], uint64(home))
+	binary.BigEndian.PutUint64(k[8:], uint64(other))
+	return k
 }
 
 // ids are the two that a conversation is of.

@@ -23,9 +23,7 @@ func (c *checker) readInbox(ctx context.Context, person int32) error {
 		w := row{seq: uint32(r.Seq), conv: c.h.conv(r.Conv[:]), rev: uint32(r.Rev), convSeq: uint32(r.ConvSeq), kind: r.Kind}
 		if r.Kind == KindMessage {
 			w.message = c.h.byID[r.SendID]
-		}
-		if s, ok := readStored(r.Body); r.Kind == KindMessage && len(r.Body) > 0 && (!ok || s.number != w.message || s.run != c.h.run) {
-			c.violated(I1, []uint32{w.message}, "message %d has another content in the inbox of %s, seq %d", w.message, a.name, r.Seq)
+			c.shows(a, r, w.message)
 		}
 		in.rows = append(in.rows, w)
 	}
@@ -34,6 +32,22 @@ func (c *checker) readInbox(ctx context.Context, person int32) error {
 	}
 	in.Rows = nil
 	return nil
+}
+
+// shows: a row has the sender and, if it has one, the content of its message n.
+// Whether it is in the right place is seen later.
+func (c *checker) shows(a account, r *Row, n uint32) {
+	var want stamp
+	if n != 0 {
+		m := c.h.at(n)
+		want = stamp{c.h.run, n, c.h.people[m.from].id, c.h.people[m.to].id}
+		if r.Sender != want.from {
+			c.violated(I5, []uint32{n}, "message %d is by %d in the inbox of %s, seq %d, and was sent by %d", n, r.Sender, a.name, r.Seq, want.from)
+		}
+	}
+	if s, ok := readStored(r.Body); len(r.Body) > 0 && (!ok || s != want) {
+		c.violated(I1, []uint32{n}, "message %d has another content in the inbox of %s, seq %d", n, a.name, r.Seq)
+	}
 }
 
 // checkInbox compares an inbox with the logs, after all have been read.
@@ -76,12 +90,22 @@ func (c *checker) points(a account, r row) bool {
 			a.name, r.seq, r.rev, l.key, r.message, r.convSeq, e.message, e.convSeq)
 	}
 	if !l.key.has(a.id) {
-		if e.kind != kindRead {
+		if reader, _ := l.key.ids(); e.kind != kindRead || !c.talk(a.id, reader) {
 			c.violated(I5, []uint32{r.message}, "inbox of %s: seq %d is rev %d of %v, which is none of theirs", a.name, r.seq, r.rev, l.key)
 		}
 		return false // what others do reaches one in part only
 	}
 	return true
+}
+
+// talk reports whether two people have a conversation with anything in it.
+func (c *checker) talk(a, b int64) bool {
+	for _, k := range [...]ConvKey{keyOf(a, b), keyOf(b, a)} {
+		if l := c.logs[c.h.convs[k]]; l != nil && len(l.entries) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // inOrder: the revs of a conversation come one by one.

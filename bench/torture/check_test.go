@@ -2,12 +2,13 @@ package torture
 
 import (
 	"context"
-	"encoding/binary"
 	"slices"
 	"strings"
 	"testing"
 
 	gproto "google.golang.org/protobuf/proto"
+
+	"github.com/hermod-im/hermod/proto"
 )
 
 // held is a History, and Stores that hold what it says: two people, ann with a
@@ -23,13 +24,7 @@ type held struct {
 
 const ann, bob, carl = 100, 200, 300
 
-func key(home, other int64) (k ConvKey) {
-	binary.BigEndian.PutUint64(k[:], uint64(home))
-	binary.BigEndian.PutUint64(k[8:], uint64(other))
-	return k
-}
-
-var pair = key(ann, bob)
+var pair = keyOf(ann, bob)
 
 func (w *held) Inbox(_ context.Context, user int64) (Inbox, bool, error) {
 	in, ok := w.inboxes[user]
@@ -135,6 +130,33 @@ func (w *held) live(person int32) *life {
 	return l
 }
 
+// refuse has message 4, which stands all the same, answered by an error.
+func (w *held) refuse(code proto.ErrorCode) {
+	w.h.answer(4, refused, func(m *message) { m.code = int32(code) })
+}
+
+// marks stores a read mark of one user with another, too, who has seen it.
+func (w *held) marks(user, reader int64) {
+	own := keyOf(reader, reader)
+	r := Row{Conv: own, Rev: 1, Time: 1, Sender: reader, Kind: kindRead}
+	w.logs[own] = &Log{Conv: own, Rev: 1, Entries: []Row{r}}
+	for _, u := range []int64{user, reader} {
+		in := w.inboxes[u]
+		in.Seq++
+		r.Seq = in.Seq
+		in.Rows = append(in.Rows, r)
+	}
+	w.h.conv(own[:])
+	for _, d := range w.h.devices {
+		d.lives[0] = w.live(d.person)
+		for i := range d.lives[0].seen {
+			if s := &d.lives[0].seen[i]; s.message == 0 {
+				s.kind = sawOther
+			}
+		}
+	}
+}
+
 // desktop is the life of bob's second device.
 func (w *held) desktop() *life { return w.h.devices[2].lives[0] }
 
@@ -193,6 +215,11 @@ func TestChecker(t *testing.T) {
 			w.h.block(1, 0).asked = 1 << 20
 			w.h.at(1).outcome = open
 		}},
+		"refused by one who had blocked": {change: func(w *held) {
+			w.h.block(1, 0).asked = 0
+			w.refuse(proto.ErrorCode_ERROR_CODE_NOT_ALLOWED)
+		}},
+		"a read mark of a peer": {change: func(w *held) { w.marks(ann, bob) }},
 		"a device that was replaced": {change: func(w *held) {
 			w.h.devices[2].ended = true
 			w.desktop().seen = w.desktop().seen[:1]
@@ -266,7 +293,13 @@ func TestChecker(t *testing.T) {
 			b.from, b.until = 1, 1<<20
 			w.h.at(1).begun, w.h.at(1).ended = 1+blockKnown, 2+blockKnown
 		}, want: "I5: message 1 was let through from ann, whom bob had blocked"},
-		"I5, rows of nobody": {change: func(w *held) { w.extra.Inbox = 1 }, want: "I5: the stores hold 9 inbox rows"},
+		"I5, under another's name in an inbox": {change: func(w *held) { w.inboxes[bob].Rows[0].Sender = carl }, want: "I5: message 1 is by 300 in the inbox of bob"},
+		"I1, another content in an inbox": {change: func(w *held) {
+			rows := w.inboxes[bob].Rows
+			rows[1].Body = rows[0].Body
+		}, want: "I1: message 2 has another content in the inbox of bob, seq 2"},
+		"I5, a stranger's read mark": {change: func(w *held) { w.marks(carl, bob) }, want: "I5: inbox of carl: seq 1 is rev 1 of 200‖200, which is none of theirs"},
+		"I5, rows of nobody":         {change: func(w *held) { w.extra.Inbox = 1 }, want: "I5: the stores hold 9 inbox rows"},
 		"I3, the sender's order turned before a block": {change: func(w *held) {
 			w.turn(0, 1)
 			w.h.block(1, 0).asked = 1 << 20
@@ -295,6 +328,14 @@ func TestChecker(t *testing.T) {
 			r.Rev, r.ConvSeq, r.Time = 5, 5, 5
 			l.Entries, l.Rev, l.ConvSeq = append(l.Entries, r), 5, 5
 		}, want: "I8: message 4 is rev 4 of 100‖200, and rev 5"},
+		"I8, refused, and nobody had blocked": {change: func(w *held) {
+			w.h.block(0, 1)
+			w.refuse(proto.ErrorCode_ERROR_CODE_NOT_ALLOWED)
+		}, want: "I8: message 4 was refused for no reason: NOT_ALLOWED"},
+		"I8, a retry taken for another": {change: func(w *held) {
+			w.h.block(1, 0).asked = 0
+			w.refuse(proto.ErrorCode_ERROR_CODE_CONFLICT)
+		}, want: "I8: message 4 was refused for no reason: CONFLICT"},
 		"I8, never sent": {change: func(w *held) { w.logs[pair].Entries[1].SendID[1] = 99 }, want: "rev 2 is a message that nobody sent"},
 		"I9, owed":       {change: func(w *held) { w.extra.Tasks = 2 }, want: "I9: the stores hold 2 tasks"},
 	} {
