@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +23,7 @@ func Descriptors(name, about string, parts []Part[Process], least, most time.Dur
 		if pid == 0 {
 			return nil, nil // one that does not run lacks nothing
 		}
-		open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		limit, err := limitWith(pid, spare)
 		if err != nil {
 			return nil, err
 		}
@@ -30,7 +31,7 @@ func Descriptors(name, about string, parts []Part[Process], least, most time.Dur
 		if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &old); err != nil {
 			return nil, err
 		}
-		low := unix.Rlimit{Cur: min(old.Cur, uint64(len(open)+spare)), Max: old.Max}
+		low := unix.Rlimit{Cur: min(old.Cur, limit), Max: old.Max}
 		if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &low, nil); err != nil {
 			return nil, err
 		}
@@ -45,4 +46,24 @@ func Descriptors(name, about string, parts []Part[Process], least, most time.Dur
 			return err
 		}, nil
 	})
+}
+
+// limitWith is the limit below which a process has so many numbers free. It is
+// one of numbers and not of how many there are: those who have gone leave free
+// ones between the others.
+func limitWith(pid, spare int) (limit uint64, err error) {
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		return 0, err
+	}
+	taken := make(map[string]bool, len(open))
+	for _, e := range open {
+		taken[e.Name()] = true
+	}
+	for free := 0; free < spare; limit++ {
+		if !taken[strconv.FormatUint(limit, 10)] {
+			free++
+		}
+	}
+	return limit, nil
 }
