@@ -21,6 +21,7 @@ import (
 //	schedule.json    what was planned, and the seed
 //	messages.tsv.gz  every send and how it ended
 //	applied.tsv.gz   every event on every device
+//	blocks.tsv.gz    who has blocked whom, and when
 //	logs/            what the servers wrote
 func (r *run) keepEvidence() error {
 	dir := filepath.Join(r.opt.Evidence, fmt.Sprintf("torture-%s-seed%d", r.h.begun.UTC().Format("20060102-150405"), r.opt.Seed))
@@ -38,6 +39,7 @@ func (r *run) keepEvidence() error {
 		}{r.opt.Seed, r.schedule})),
 		inFile(filepath.Join(dir, "messages.tsv.gz"), zipped(r.h.writeMessages)),
 		inFile(filepath.Join(dir, "applied.tsv.gz"), zipped(r.h.writeApplied)),
+		inFile(filepath.Join(dir, "blocks.tsv.gz"), zipped(r.h.writeBlocks)),
 		r.opt.System.Logs(logs),
 	)
 }
@@ -108,6 +110,11 @@ func (h *History) writeLife(w io.Writer, n uint32) {
 	if m.outcome != open {
 		fmt.Fprintf(w, "  %9v  %s, code %d, rev %d, place %d of %v\n", millis(m.ended), outcomeNames[m.outcome], m.code, m.rev, m.convSeq, h.keys[m.conv])
 	}
+	for _, b := range h.blocks {
+		if b.by == m.to && b.whom == m.from && b.asked <= max(m.ended, m.begun) && (b.over == 0 || b.over >= m.begun-10_000) {
+			fmt.Fprintf(w, "  %9v  %s blocks %s: for certain from %v to %v; over at %v\n", millis(b.asked), h.people[b.by].name, h.people[b.whom].name, millis(b.from), millis(b.until), millis(b.over))
+		}
+	}
 	for _, s := range h.struck {
 		if inMillis(s.At) <= max(m.ended, m.begun)+10_000 && inMillis(s.Healed) >= m.begun-10_000 {
 			fmt.Fprintf(w, "  %9v  to %v: %s on %s\n", s.At.Round(time.Millisecond), s.Healed.Round(time.Millisecond), s.Fault, s.Target)
@@ -149,6 +156,16 @@ func (h *History) writeApplied(w io.Writer) error {
 					return err
 				}
 			}
+		}
+	}
+	return nil
+}
+
+func (h *History) writeBlocks(w io.Writer) error {
+	fmt.Fprintln(w, "by\twhom\tasked_ms\tfrom_ms\tuntil_ms\tover_ms")
+	for _, b := range h.blocks {
+		if _, err := fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%d\n", h.people[b.by].id, h.people[b.whom].id, b.asked, b.from, b.until, b.over); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -58,6 +58,9 @@ func (r *run) plan() {
 	r.schedule = r.opt.Schedule
 	if r.schedule == nil {
 		r.schedule = Plan(r.opt.Seed, faults, r.opt.Faults)
+		if len(r.schedule) < r.opt.Faults {
+			r.trouble("none of the faults that were asked for can be had here")
+		}
 	}
 }
 

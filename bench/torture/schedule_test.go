@@ -65,6 +65,18 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestFaultsThatCannotBeHad: a run without the faults that it was asked for is
+// no good one.
+func TestFaultsThatCannotBeHad(t *testing.T) {
+	for only, want := range map[string]bool{"kill": true, "full": false, "none": false} {
+		r := &run{opt: &Options{System: &fakeSystem{faults: someFaults()}, Faults: 3, Only: []string{only}}, rep: &Report{NotRun: map[string]string{}}}
+		r.plan()
+		if r.rep.OK() != want || (len(r.schedule) == 3) != want {
+			t.Errorf("%s: %v, %v", only, r.schedule, r.rep.Trouble)
+		}
+	}
+}
+
 func TestOptions(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(o *Options)

@@ -183,6 +183,7 @@ func TestOthers(t *testing.T) {
 func TestEvidence(t *testing.T) {
 	r, w := timedRun(t, Struck{Strike: Strike{Fault: "node-kill", Target: "node2"}, At: at(1), Healed: at(30)})
 	w.inboxes[bob].drop(1, true)
+	w.h.block(1, 0)
 	c := newChecker(w.h, w)
 	if err := c.check(t.Context()); err != nil {
 		t.Fatal(err)
@@ -206,6 +207,7 @@ func TestEvidence(t *testing.T) {
 	for _, want := range []string{
 		"FAILED", "inbox of bob has rev 1", "Message 2, send id 02", "device 0 of ann sends it to bob",
 		"acknowledged, code 0, rev 2", "device 2 of bob applies it: seq 2", "node-kill on node2",
+		"bob blocks ann",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not say %q:\n%s", want, page)
@@ -217,7 +219,7 @@ func TestEvidence(t *testing.T) {
 	if !strings.Contains(read("schedule.json"), `"seed": 42`) || !strings.Contains(read("logs/node.log"), "not me") {
 		t.Error("the schedule or the logs are missing")
 	}
-	for _, name := range []string{"messages.tsv.gz", "applied.tsv.gz", "report.json"} {
+	for _, name := range []string{"messages.tsv.gz", "applied.tsv.gz", "blocks.tsv.gz", "report.json"} {
 		if len(read(name)) < 50 {
 			t.Errorf("%s is empty", name)
 		}
