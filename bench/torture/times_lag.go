@@ -99,11 +99,13 @@ func (t *times) others() []Timing {
 const fewAcks = 100
 
 // usualAcks are how long, in ms and ascending, messages waited for their ack
-// while nothing was broken.
+// while nothing was broken, nor became so: whatever is under way when a node
+// freezes says how long that lasted.
 func (t *times) usualAcks() (out []int32) {
 	broken := t.broken()
 	t.eachAck(func(m *message) {
-		if i := int(m.begun / brokenStep); i >= len(broken) || !broken[i] {
+		from, to := min(int(m.begun/brokenStep), len(broken)), min(int(m.ended/brokenStep)+1, len(broken))
+		if !slices.Contains(broken[from:max(from, to)], true) {
 			out = append(out, m.ended-m.begun)
 		}
 	})

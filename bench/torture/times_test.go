@@ -172,6 +172,12 @@ func TestOthers(t *testing.T) {
 					w.h.at(n).begun, w.h.at(n).ended = m.begun, m.begun+m.took
 				}
 			}
+			// Those that a strike caught are not usual.
+			for i := range 20 {
+				n := w.h.begin([16]byte{8, byte(i)}, w.h.devices[0], 1)
+				w.h.answer(n, acked, nil)
+				w.h.at(n).begun, w.h.at(n).ended = 9_900, 30_000
+			}
 			if got := r.times.others()[0]; got.OK != c.ok || got.Count != c.count || got.Got != c.got {
 				t.Errorf("%+v", got)
 			}
