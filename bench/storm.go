@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/hermod-im/hermod/bench/observe"
 	"github.com/hermod-im/hermod/conn/client"
 )
 
@@ -115,6 +117,9 @@ func Storm(ctx context.Context, cfg StormConfig) (*StormReport, error) {
 	if err := s.login(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.countsHashes(ctx); err != nil {
+		return nil, err
+	}
 	for _, cut := range cfg.Cuts {
 		if err := s.cut(ctx, cut); err != nil {
 			return nil, err
@@ -154,6 +159,19 @@ func (s *storm) login(ctx context.Context) error {
 		}
 	}
 	return g.Wait()
+}
+
+// countsHashes: what is to stay at 0 afterwards has counted everybody's
+// registration, or it would say nothing.
+func (s *storm) countsHashes(ctx context.Context) error {
+	series, err := observe.Get(ctx, s.cfg.Server.Admin())
+	if err != nil {
+		return err
+	}
+	if n, err := s.hashes(series); err != nil || n < uint64(s.cfg.Clients) {
+		return cmp.Or(err, fmt.Errorf("bench: %d clients have registered, and the server has counted %d password hashes", s.cfg.Clients, n))
+	}
+	return nil
 }
 
 // cut is one round: everybody writes, the server goes away, everybody comes back.

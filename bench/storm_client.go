@@ -21,6 +21,7 @@ type stormClient struct {
 
 	mu     sync.Mutex
 	online bool
+	lost   time.Time   // when it was last no longer online
 	synced []time.Time // caught up, each time
 	seq    uint64      // of the newest event
 	due    int         // rounds that it has to send and receive
@@ -42,9 +43,7 @@ func (c *stormClient) register(ctx context.Context) (err error) {
 		OnEvents:    func(_ *client.Client, events []*proto.Event) { c.events(events) },
 		OnCaughtUp:  func(*client.Client) { c.caughtUp() },
 		OnState: func(_ *client.Client, st client.State) {
-			c.mu.Lock()
-			c.online = st.Phase == client.Online
-			c.mu.Unlock()
+			c.setOnline(st.Phase == client.Online)
 		},
 		// The whole storm has StormConfig.Within; one attempt should not take it.
 		ConnectTimeout: 15 * time.Second,
@@ -68,6 +67,22 @@ func (c *stormClient) isSynced() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.synced) > 0
+}
+
+func (c *stormClient) setOnline(online bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.online && !online {
+		c.lost = time.Now()
+	}
+	c.online = online
+}
+
+// lostAt is when it was last cut off.
+func (c *stormClient) lostAt() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lost
 }
 
 func (c *stormClient) caughtUp() {

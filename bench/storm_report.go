@@ -42,6 +42,10 @@ type StormCut struct {
 	// Peak is the most clients that were back within one second: how well they
 	// were spread.
 	Peak int `json:"peak_per_s"`
+	// LeftPeak is the most clients that were cut off within a quarter of the time
+	// until the old process had ended: all of them by a kill; by a drain, whose
+	// GoAway gives each another moment, not many more than a quarter.
+	LeftPeak int `json:"left_peak"`
 	// Hellos are the new process's, by credentials and result; Hashes its
 	// argon2 runs.
 	Hellos map[string]uint64 `json:"hellos"`
@@ -84,13 +88,21 @@ func timesOf(ds []time.Duration) Times {
 
 // times notes how long everybody took.
 func (s *storm) times(res *StormCut, cutAt, gone, ready time.Time) {
-	var back []time.Duration
+	var back, left []time.Duration
 	for _, c := range s.clients {
 		if at := c.backAt(gone); !at.IsZero() {
 			back = append(back, at.Sub(cutAt))
 		}
+		if at := c.lostAt(); at.After(cutAt) {
+			left = append(left, at.Sub(cutAt))
+		}
 	}
 	slices.Sort(back)
+	slices.Sort(left)
+	res.LeftPeak = peakWithin(left, gone.Sub(cutAt)/4)
+	if most := len(s.clients) * 6 / 10; res.Kind == CutDrain && res.LeftPeak > most {
+		s.rep.problem("%s: %d of %d clients left within a quarter of the time: the server's hint has not spread them", res.Kind, res.LeftPeak, len(s.clients))
+	}
 	if len(back) > 0 && back[0] < ready.Sub(cutAt) {
 		ready = cutAt.Add(back[0])
 	}
@@ -137,11 +149,9 @@ func (s *storm) judge(ctx context.Context, res *StormCut) error {
 			s.rep.problem("%s: %d clients came back with a password", res.Kind, uint64(v))
 		}
 	}
-	hashes, ok := series["hermod_chat_password_hashes_total"]
-	if !ok {
-		return fmt.Errorf("bench: %s/metrics does not count password hashes", s.cfg.Server.Admin())
+	if res.Hashes, err = s.hashes(series); err != nil {
+		return err
 	}
-	res.Hashes = uint64(hashes)
 	if res.Hashes > 0 {
 		s.rep.problem("%s: argon2 ran %d times", res.Kind, res.Hashes)
 	}
@@ -152,6 +162,15 @@ func (s *storm) judge(ctx context.Context, res *StormCut) error {
 		s.rep.problem("%s: %d messages without an ack, %d did not arrive within %v", res.Kind, res.Unacked, res.Missing, s.cfg.Delivery)
 	}
 	return nil
+}
+
+// hashes is how many passwords the present process has hashed.
+func (s *storm) hashes(series observe.Page) (uint64, error) {
+	n, ok := series["hermod_chat_password_hashes_total"]
+	if !ok {
+		return 0, fmt.Errorf("bench: %s/metrics does not count password hashes", s.cfg.Server.Admin())
+	}
+	return uint64(n), nil
 }
 
 // labelValues makes «token OK» of {credentials="token",result="OK"}.
@@ -176,6 +195,7 @@ func (r *StormReport) WriteSummary(w io.Writer) error {
 		fmt.Fprintf(&b, "\n %s: gone after %.1f s, a new process takes clients after %.1f s\n", c.Kind, float64(c.Gone), float64(c.Ready))
 		row("back and synced", "%d, from the cut: p50 %.1f s, p95 %.1f s, all %.1f s", c.Back, float64(c.From.P50), float64(c.From.P95), float64(c.From.Max))
 		row("since it is there", "p50 %.1f s, p95 %.1f s, all %.1f s; at most %d within a second", float64(c.Online.P50), float64(c.Online.P95), float64(c.Online.Max), c.Peak)
+		row("cut off", "at most %d within a quarter of the time until the old process was gone", c.LeftPeak)
 		row("hellos", "%s; %d argon2 runs", counts(c.Hellos), c.Hashes)
 		row("messages", "%d written around the cut, %d without an ack, %d not delivered", c.Written, c.Unacked, c.Missing)
 		row("server memory", "RSS %s at most", size(c.RSSPeak))

@@ -83,6 +83,42 @@ func TestStormBack(t *testing.T) {
 	}
 }
 
+// A drain that cuts everybody off at one moment is told from one whose window is
+// kept; a kill has none.
+func TestStormSpread(t *testing.T) {
+	cutAt := time.Now()
+	for name, c := range map[string]struct {
+		kind Cut
+		left func(i int) time.Duration
+		peak int
+		ok   bool
+	}{
+		"spread":         {CutDrain, func(i int) time.Duration { return time.Duration(1+40*i) * time.Millisecond }, 25, true},
+		"all at the end": {CutDrain, func(int) time.Duration { return 4 * time.Second }, 100, false},
+		"killed":         {CutKill, func(int) time.Duration { return time.Millisecond }, 100, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &storm{rep: newStormReport(&StormConfig{})}
+			for i := range 100 {
+				s.clients = append(s.clients, &stormClient{lost: cutAt.Add(c.left(i))})
+			}
+			res := StormCut{Kind: c.kind}
+			gone := cutAt.Add(4 * time.Second)
+			s.times(&res, cutAt, gone, gone)
+			if res.LeftPeak != c.peak || (len(s.rep.Problems) == 0) != c.ok {
+				t.Errorf("%d left at once: %v", res.LeftPeak, s.rep.Problems)
+			}
+		})
+	}
+	c := &stormClient{}
+	c.setOnline(true)
+	c.setOnline(false)
+	lost := c.lostAt()
+	if c.setOnline(false); lost.Before(cutAt) || c.lostAt() != lost {
+		t.Errorf("lost at %v, then at %v", lost, c.lostAt())
+	}
+}
+
 func TestStormFigures(t *testing.T) {
 	at := []time.Duration{0, 100, 900, 1000, 1099, 1100, 5000}
 	for i := range at {
