@@ -129,13 +129,21 @@ func (p *pairsRun) offer(ctx context.Context) (start, end moment) {
 	for _, pr := range p.pairs {
 		pr.open()
 	}
-	if p.cfg.Rate > 0 {
-		p.running.Go(func() { p.pace(ctx) })
-	}
+	paced := make(chan struct{})
+	p.running.Go(func() {
+		defer close(paced)
+		if p.cfg.Rate > 0 {
+			p.pace(ctx)
+		}
+	})
 	p.watch(ctx, "warm-up", 0, p.reached(p.from), p.fill)
 	start = p.moment(ctx)
 	p.watch(ctx, "measure", 0, p.reached(p.to), p.fill)
-	return start, p.moment(ctx)
+	end = p.moment(ctx)
+	// A pacer that was late still offers all that was due: a run that did not
+	// wait for it left these messages out, those that had to wait the longest.
+	<-paced
+	return start, end
 }
 
 func (p *pairsRun) reached(at time.Duration) func() bool {

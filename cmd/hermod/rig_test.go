@@ -207,9 +207,12 @@ func dialWire(t *testing.T, addr, ip string) (*wire, error) {
 	return newWire(t, nc), nil
 }
 
+// wirePatience is how long a test may go on with one connection.
+const wirePatience = 2 * time.Minute
+
 func newWire(t *testing.T, nc net.Conn) *wire {
 	t.Cleanup(func() { _ = nc.Close() })
-	_ = nc.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(wirePatience))
 	return &wire{Conn: nc, t: t, dev: newDevice()}
 }
 
@@ -326,7 +329,7 @@ func (w *wire) closedSoon() bool {
 	_ = w.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
 	var b [1]byte
 	_, err := w.Read(b[:])
-	_ = w.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = w.SetReadDeadline(time.Now().Add(wirePatience))
 	var timeout net.Error
 	return err != nil && !(errors.As(err, &timeout) && timeout.Timeout())
 }

@@ -222,7 +222,7 @@ func (s *spec) event(p *phone) *proto.Event {
 func (s *spec) quiet(w *wire, more func(*proto.Frame) bool) {
 	s.Helper()
 	_ = w.SetReadDeadline(time.Now().Add(150 * time.Millisecond))
-	defer func() { _ = w.SetReadDeadline(time.Now().Add(30 * time.Second)) }()
+	defer func() { _ = w.SetReadDeadline(time.Now().Add(wirePatience)) }()
 	for {
 		f, err := w.next()
 		if err != nil {

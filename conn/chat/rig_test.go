@@ -315,7 +315,7 @@ func (p *peer) write(fs ...*proto.Frame) {
 	}
 }
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // take returns the first frame that want likes, and keeps the others for later.
 func (p *peer) take(what string, want func(*proto.Frame) bool) *proto.Frame {

@@ -308,11 +308,11 @@ func TestSlowLoginTimesOut(t *testing.T) {
 
 // Close ends the client, whatever it is doing.
 func TestCloseAnytime(t *testing.T) {
-	srv, a := newServer(t), &app{}
-	o := a.options(srv.addr())
-	o.Store, o.Credentials = resumed(0), Credentials{}
-	o.BackoffBase, o.BackoffMax = time.Hour, time.Hour
 	for stage := range 4 {
+		srv, a := newServer(t), &app{} // the one before may still have a connection to accept
+		o := a.options(srv.addr())
+		o.Store, o.Credentials = resumed(0), Credentials{}
+		o.BackoffBase, o.BackoffMax = time.Hour, time.Hour
 		c := start(t, o)
 		switch stage {
 		case 1: // Hello is sent

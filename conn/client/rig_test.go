@@ -16,7 +16,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	patience = 10 * time.Second
+	patience = time.Minute
 	testUser = int64(42)
 	friend   = int64(77)
 	epoch    = uint64(9)

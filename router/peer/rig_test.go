@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // eventually polls until ok, or fails.
 func eventually(t testing.TB, what string, ok func() bool) {
