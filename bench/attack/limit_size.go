@@ -90,7 +90,14 @@ func attackIDsPerCall(s *scene) string {
 			s.breach("201 %s: %s", what, told(f))
 		}
 	}
-	// Pages: who asks for more gets what there is at most.
+	// Pages: who asks for more gets 200, of which there are more.
+	const page = 200
+	desks := []*wire{w, w.beside(proto.DeviceSlot_DEVICE_SLOT_WEB), w.beside(proto.DeviceSlot_DEVICE_SLOT_DESKTOP)}
+	s.all(len(desks), func(i int) {
+		for range page/len(desks) + 5 {
+			desks[i].says(w.dev.user, "note")
+		}
+	})
 	huge := uint32(1 << 31)
 	for what, f := range map[string]*proto.Frame{
 		"sync":    {Body: &proto.Frame_Sync{Sync: &proto.SyncRequest{Cursor: w.dev.cursor, Limit: huge}}},
@@ -98,11 +105,12 @@ func attackIDsPerCall(s *scene) string {
 		"list":    {Body: &proto.Frame_ListConversations{ListConversations: &proto.ListConversations{Limit: huge}}},
 		"blocks":  {Body: &proto.Frame_ListBlocks{ListBlocks: &proto.ListBlocks{Limit: huge}}},
 	} {
-		if f := w.ask(f); f.GetError() != nil {
-			s.breach("%s of 2^31: %s", what, told(f))
+		f = w.ask(f)
+		if n := len(f.GetSyncResponse().GetEvents()) + len(f.GetHistory_().GetEntries()); f.GetError() != nil || n > page {
+			s.breach("%s of 2^31: %s, %d in a page", what, told(f), n)
 		}
 	}
-	return "201 ids: INVALID_ARGUMENT"
+	return fmt.Sprintf("201 ids: INVALID_ARGUMENT; pages of 2^31: at most %d", page)
 }
 
 func attackContent(s *scene) string {
