@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"time"
 
 	"github.com/hermod-im/hermod/bench/torture"
@@ -47,6 +48,9 @@ func (c *tortureCmd) Run(ctx context.Context, ui *console) (err error) {
 	if c.Binary, err = besideMe(c.Binary, "hermod"); err != nil {
 		return err
 	}
+	if err := emptyFolder(c.Dir); err != nil {
+		return err
+	}
 	for c.Seed == 0 {
 		c.Seed = rand.Uint64N(1e6)
 	}
@@ -63,6 +67,22 @@ func (c *tortureCmd) Run(ctx context.Context, ui *console) (err error) {
 	}
 	rep.Version = version
 	return finish(ui, rep, rep.OK(), c.JSON)
+}
+
+// emptyFolder refuses a folder that has something in it: rows of an earlier run
+// would be taken for ones that are nobody's.
+func emptyFolder(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	found, err := os.ReadDir(dir)
+	if len(found) > 0 {
+		return fmt.Errorf("%s is not empty: a torture begins with no data; name another folder or remove what is there", dir)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (c *tortureCmd) start(ctx context.Context) (system, error) {

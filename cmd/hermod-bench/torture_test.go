@@ -69,6 +69,7 @@ func TestTortureRefuses(t *testing.T) {
 	for want, args := range map[string][]string{
 		"make build":         {"--binary", "/no/such/server"},
 		"no fault \"node-\"": {"--binary", serverBinary(t, ""), "--single", "--faults-only", "node-"},
+		"is not empty":       {"--binary", serverBinary(t, ""), "--single", "--dir", filepath.Dir(serverBinary(t, ""))},
 		"at most 64":         {"--binary", serverBinary(t, ""), "--single", "--in-flight", "65"},
 	} {
 		var stdout, stderr bytes.Buffer
