@@ -14,6 +14,7 @@ type fakeSystem struct {
 	faults    []fault.Fault
 	endpoints []string
 	place     map[int64]string
+	stopped   error // what Stores says, beside the stores
 }
 
 func (f *fakeSystem) About() string                                     { return "nothing" }
@@ -25,7 +26,7 @@ func (f *fakeSystem) Tasks(context.Context) (int, error)                { return
 func (f *fakeSystem) Routes(context.Context) (int, error)               { return 0, nil }
 func (f *fakeSystem) Memory(context.Context) (map[string]uint64, error) { return nil, nil }
 func (f *fakeSystem) Place(user int64) string                           { return f.place[user] }
-func (f *fakeSystem) Stores(context.Context) (Stores, error)            { return &held{}, nil }
+func (f *fakeSystem) Stores(context.Context) (Stores, error)            { return &held{}, f.stopped }
 func (f *fakeSystem) Logs(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "node.log"), []byte("it was not me\n"), 0o600)
 }

@@ -190,7 +190,9 @@ func (r *run) judge(ctx context.Context) {
 	}
 	stores, err := r.opt.System.Stores(ctx)
 	if err != nil {
-		r.trouble("the stores cannot be read: %v", err)
+		r.trouble("opening the stores: %v", err)
+	}
+	if stores == nil {
 		return
 	}
 	c := newChecker(r.h, stores)

@@ -32,6 +32,7 @@ type System interface {
 	Place(user int64) string
 	// Stores opens what the system keeps, for reading. Nobody is connected any
 	// more; a system may stop its servers for it, and is of no other use then.
+	// With an error they are nil, unless they can be read in spite of it.
 	Stores(ctx context.Context) (Stores, error)
 	// Logs copies what the servers wrote into a folder.
 	Logs(dir string) error

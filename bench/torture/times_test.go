@@ -1,6 +1,7 @@
 package torture
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -182,6 +183,18 @@ func TestOthers(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 		})
+	}
+}
+
+// TestJudge: what is wrong with the servers' end is told, and does not keep the
+// stores from being looked at.
+func TestJudge(t *testing.T) {
+	r, _ := timedRun(t)
+	r.crowd, r.opt.System = &crowd{}, &fakeSystem{stopped: errors.New("node2 had to be killed")}
+	r.rep.Counts = map[Invariant]int{}
+	r.judge(t.Context())
+	if got := strings.Join(r.rep.Trouble, "\n"); !strings.Contains(got, "node2 had to be killed") || r.rep.Counts[I1] == 0 {
+		t.Errorf("trouble %q, found %v", got, r.rep.Counts)
 	}
 }
 

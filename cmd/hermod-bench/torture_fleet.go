@@ -220,18 +220,20 @@ func (f *fleet) Stores(ctx context.Context) (torture.Stores, error) {
 	for _, n := range f.Nodes {
 		g.Go(n.Stop)
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
+	stopped := g.Wait() // who had to be killed is gone all the same
 	cfg, err := config.Load(f.Nodes[0].Config, nil)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(stopped, err)
 	}
 	shards, err := cfg.OpenShards(ctx, config.OpenOptions{})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(stopped, err)
 	}
-	return openStores(ctx, shards, func(ctx context.Context) (torture.Totals, error) {
+	st, err := openStores(ctx, shards, func(ctx context.Context) (torture.Totals, error) {
 		return f.totals(ctx, "inbox", "entries", "tasks")
 	})
+	if err != nil {
+		return nil, errors.Join(stopped, err)
+	}
+	return st, stopped
 }

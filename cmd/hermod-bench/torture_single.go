@@ -191,12 +191,14 @@ func (s *single) Logs(to string) error { return copyLogs(s.dir, to) }
 
 // Stores stops the node, which alone may have its folder open, and opens it.
 func (s *single) Stores(ctx context.Context) (torture.Stores, error) {
-	if err := s.Server.Stop(); err != nil {
-		return nil, err
-	}
+	stopped := s.Server.Stop() // if it had to be killed it is gone all the same
 	shards, err := s.cfg.OpenShards(ctx, config.OpenOptions{})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(stopped, err)
 	}
-	return openStores(ctx, shards, func(ctx context.Context) (torture.Totals, error) { return countByExport(ctx, shards, s.slots) })
+	st, err := openStores(ctx, shards, func(ctx context.Context) (torture.Totals, error) { return countByExport(ctx, shards, s.slots) })
+	if err != nil {
+		return nil, errors.Join(stopped, err)
+	}
+	return st, stopped
 }
