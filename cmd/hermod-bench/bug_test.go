@@ -105,6 +105,11 @@ func seededBugs() []seeded {
 	}
 }
 
+// seededRuns is how often some seconds of torture are tried at most: nearly
+// always once is enough, but most of the bugs are races, and a machine that is
+// busy with other tests does not run into each every time.
+const seededRuns = 4
+
 // TestSeededBugsAreCaught: the torture finds each bug that a server can be given,
 // and says what it breaks. A server without one goes through the same unharmed.
 func TestSeededBugsAreCaught(t *testing.T) {
@@ -114,17 +119,21 @@ func TestSeededBugsAreCaught(t *testing.T) {
 	for _, s := range seededBugs() {
 		t.Run(s.bug, func(t *testing.T) {
 			t.Parallel()
-			begin := time.Now()
 			w := s.with
 			w.environ = append([]string{"HERMOD_TORTURE_BUG=" + s.bug}, w.environ...)
-			rep := w.run(t, binary, s.fleet, 5*time.Second)
-			found := slices.ContainsFunc(rep.Violations, func(v torture.Violation) bool { return slices.Contains(s.finds, v.Invariant) })
-			var text bytes.Buffer
-			_ = rep.WriteSummary(&text)
-			if !found {
-				t.Errorf("not caught: none of %v is said to be broken\n%s", s.finds, &text)
+			for run := 1; ; run++ {
+				begin := time.Now()
+				rep := w.run(t, binary, s.fleet, 5*time.Second)
+				t.Logf("%v, %v, like %v", time.Since(begin).Round(time.Millisecond), rep.Counts, rep.Violations[:min(4, len(rep.Violations))])
+				if slices.ContainsFunc(rep.Violations, func(v torture.Violation) bool { return slices.Contains(s.finds, v.Invariant) }) {
+					return
+				}
+				if run == seededRuns {
+					var text bytes.Buffer
+					_ = rep.WriteSummary(&text)
+					t.Fatalf("not caught in %d runs: none of %v is said to be broken\n%s", run, s.finds, &text)
+				}
 			}
-			t.Logf("%v, %v, like %v", time.Since(begin).Round(time.Millisecond), rep.Counts, rep.Violations[:min(4, len(rep.Violations))])
 		})
 	}
 	all := func(o *torture.Options) { haunted(o); o.Ghosts, o.Rate = 0.3, 200 }
