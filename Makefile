@@ -53,7 +53,7 @@ proto: ## lint the .proto files and generate their Go code
 .PHONY: torture
 torture: build ## break a cluster for an hour while a million messages go through it, and look for every one
 	mkdir -p torture-results
-	./bin/hermod-bench torture --messages 1000000 --faults 100 --people 200 --rate 700 --evidence torture-results --json torture-results/report.json
+	./bin/hermod-bench torture --messages 1000000 --faults 100 --people 200 --rate 500 --evidence torture-results --json torture-results/report.json
 
 .PHONY: bench
 bench: build ## the figures of the README, measured here (about 35 minutes)
