@@ -51,7 +51,7 @@ proto: ## lint the .proto files and generate their Go code
 	cd proto && $(GO) run -modfile=$(TOOLS) github.com/bufbuild/buf/cmd/buf generate
 
 .PHONY: torture
-torture: build ## break a cluster for an hour while a million messages go through it, and look for every one
+torture: build ## break a cluster for three quarters of an hour while a million messages go through it, and look for every one
 	mkdir -p torture-results
 	./bin/hermod-bench torture --messages 1000000 --faults 100 --people 200 --rate 500 --evidence torture-results --json torture-results/report.json
 

@@ -84,20 +84,27 @@ type Report struct {
 	Devices int           `json:"devices"`
 	// Acked, Refused and Open say how the sends ended; the outcome of the open
 	// ones was not told to their device.
-	Acked, Refused, Open int
+	Acked   int `json:"acked"`
+	Refused int `json:"refused"`
+	Open    int `json:"open"`
 	// Codes are the refusals by code.
 	Codes map[string]int `json:"codes,omitempty"`
 	// Applied counts events on devices; Restarts, Rebuilds and Returns what
 	// the devices went through.
-	Applied, Restarts, Rebuilds, Returns int
-	Strikes                              []Struck          `json:"strikes"`
-	NotRun                               map[string]string `json:"not_run,omitempty"`
+	Applied  int               `json:"applied"`
+	Restarts int               `json:"restarts"`
+	Rebuilds int               `json:"rebuilds"`
+	Returns  int               `json:"returns"`
+	Strikes  []Struck          `json:"strikes"`
+	NotRun   map[string]string `json:"not_run,omitempty"`
 	// Violations are at most MaxViolations of each invariant; Counts are all.
 	Violations []Violation       `json:"violations,omitempty"`
 	Counts     map[Invariant]int `json:"counts,omitempty"`
 	// Lost, Duplicates and Holes are what Counts says of I1, I1 and I8, I2.
-	Lost, Duplicates, Holes int
-	Times                   []Timing `json:"times,omitempty"`
+	Lost       int      `json:"lost"`
+	Duplicates int      `json:"duplicates"`
+	Holes      int      `json:"holes"`
+	Times      []Timing `json:"times,omitempty"`
 	// Trouble is what kept the run from being done or checked.
 	Trouble []string `json:"trouble,omitempty"`
 	// Evidence is the folder of a failed run.
