@@ -118,6 +118,10 @@ func (c *checker) check(ctx context.Context) error {
 // not acknowledged may stand somewhere or not (I8), if there was a reason to
 // refuse it; that it stands once only was seen when the logs were read.
 func (c *checker) checkAcks() {
+	for _, n := range c.h.fickle {
+		m := c.h.at(n)
+		c.violated(I1, []uint32{n}, "message %d was acknowledged as rev %d, place %d of %v, and answered otherwise when it was sent again", n, m.rev, m.convSeq, c.h.keys[m.conv])
+	}
 	for n := uint32(1); n < uint32(c.h.count); n++ {
 		m, s := c.h.at(n), c.stands[n]
 		switch {

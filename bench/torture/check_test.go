@@ -135,6 +135,17 @@ func (w *held) refuse(code proto.ErrorCode) {
 	w.h.answer(4, refused, func(m *message) { m.code = int32(code) })
 }
 
+// retry has message n, which was acknowledged, answered once more.
+func (w *held) retry(n uint32, how outcome, rev uint32) {
+	w.h.answer(n, how, func(m *message) {
+		if how == acked {
+			m.rev, m.convSeq = rev, rev
+		} else {
+			m.code = int32(proto.ErrorCode_ERROR_CODE_NOT_ALLOWED)
+		}
+	})
+}
+
 // marks stores a read mark of one user with another, too, who has seen it.
 func (w *held) marks(user, reader int64) {
 	own := keyOf(reader, reader)
@@ -219,7 +230,8 @@ func TestChecker(t *testing.T) {
 			w.h.block(1, 0).asked = 0
 			w.refuse(proto.ErrorCode_ERROR_CODE_NOT_ALLOWED)
 		}},
-		"a read mark of a peer": {change: func(w *held) { w.marks(ann, bob) }},
+		"a retry, answered alike": {change: func(w *held) { w.retry(2, acked, 2) }},
+		"a read mark of a peer":   {change: func(w *held) { w.marks(ann, bob) }},
 		"a device that was replaced": {change: func(w *held) {
 			w.h.devices[2].ended = true
 			w.desktop().seen = w.desktop().seen[:1]
@@ -250,7 +262,12 @@ func TestChecker(t *testing.T) {
 			r.Rev, r.ConvSeq, r.Time = 5, 5, 5
 			l.Entries, l.Rev, l.ConvSeq = append(l.Entries, r), 5, 5
 		}, want: "I1: message 2 is rev 2 of 100‖200, and rev 5"},
-		"I1, elsewhere than acknowledged": {change: func(w *held) { w.h.at(2).convSeq = 7 }, want: "I1: message 2 was acknowledged as rev 2, place 7"},
+		"I1, elsewhere than acknowledged":    {change: func(w *held) { w.h.at(2).convSeq = 7 }, want: "I1: message 2 was acknowledged as rev 2, place 7"},
+		"I1, a retry acknowledged otherwise": {change: func(w *held) { w.retry(2, acked, 3) }, want: "I1: message 2 was acknowledged as rev 2, place 2 of 100‖200, and answered otherwise"},
+		"I1, a retry refused": {change: func(w *held) {
+			w.h.block(1, 0).asked = 0
+			w.retry(2, refused, 0)
+		}, want: "I1: message 2 was acknowledged as rev 2, place 2 of 100‖200, and answered otherwise"},
 		"I1, another content": {change: func(w *held) {
 			l := w.logs[pair]
 			l.Entries[1].Body = l.Entries[2].Body

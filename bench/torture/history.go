@@ -3,6 +3,8 @@ package torture
 import (
 	"sync"
 	"time"
+
+	"github.com/hermod-im/hermod/proto"
 )
 
 // History is everything that was asked and everything that was seen, in memory:
@@ -25,6 +27,7 @@ type History struct {
 	reads    map[place]uint64 // acknowledged read marks, conv_seq
 	blocks   []*block
 	acked    int
+	fickle   []uint32 // acknowledged, and answered otherwise when sent again
 	struck   []Struck
 }
 
@@ -197,18 +200,27 @@ func (h *History) idOf(n uint32) (id [16]byte, to int32) {
 	return m.id, m.to
 }
 
-// answer notes how message n ended; change sets the rest.
+// answer notes how message n ended; change sets the rest. The first ack holds: an
+// app that died right behind it asks again, and has to be told the same.
 func (h *History) answer(n uint32, how outcome, change func(*message)) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m := h.at(n)
+	next := *m
+	if change != nil {
+		change(&next)
+	}
+	if m.outcome == acked {
+		if how == acked && next != *m || how == refused && next.code != int32(proto.ErrorCode_ERROR_CODE_INTERNAL) {
+			h.fickle = append(h.fickle, n)
+		}
+		return
+	}
+	*m = next
 	m.outcome, m.ended = how, now
 	if how == acked {
 		h.acked++
-	}
-	if change != nil {
-		change(m)
 	}
 }
 

@@ -9,8 +9,13 @@ import (
 	"github.com/hermod-im/hermod/bench/fault"
 )
 
-// healTimeout bounds a heal: a server that recovers a large log takes a while.
-const healTimeout = 2 * time.Minute
+const (
+	// healTimeout bounds a heal: a server that recovers a large log takes a while.
+	healTimeout = 2 * time.Minute
+	// strikeTimeout bounds a strike: a rolling restart is one that takes long, and
+	// with a node that does not start any more would never end.
+	strikeTimeout = 5 * time.Minute
+)
 
 // strikeAll follows the schedule. Everything is healed when it returns, also if
 // ctx ends.
@@ -66,7 +71,9 @@ func (r *run) strike(ctx context.Context, s Strike) {
 	log := r.opt.Log.With().Str("fault", s.Fault).Str("target", s.Target).Logger()
 	log.Info().Dur("for", s.Last).Msg("strikes")
 	st := Struck{Strike: s, At: time.Since(r.h.begun)}
-	heal, err := f.Strike(ctx, s.Target)
+	sc, cancel := context.WithTimeout(ctx, strikeTimeout)
+	heal, err := f.Strike(sc, s.Target)
+	cancel()
 	if err == nil {
 		sleep(ctx, s.Last)
 		// Also of a run that is given up: nothing must stay broken.

@@ -20,7 +20,7 @@ type tortureCmd struct {
 	Disk      string        `help:"With --single: «small», a disk that can be full, or «lossy», one that can lose power; both in memory."`
 	SmallDisk int64         `help:"Put the first database on a disk in memory of so many bytes, which can be full."`
 	Clocks    bool          `help:"The server was built with the tag torture: set its clocks wrong, too."`
-	Previous  string        `type:"path" help:"A server of an earlier version, to run beside."`
+	Previous  string        `type:"path" help:"A server of an earlier version, to run beside; with --clocks built with the tag torture, too."`
 	Seed      uint64        `help:"The same seed draws the same schedule of faults; 0: a random one, which is told."`
 	Duration  time.Duration `default:"1m" help:"Least time of torture, without start and check."`
 	Faults    int           `default:"10" help:"How many faults strike."`
