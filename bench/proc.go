@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -30,9 +28,8 @@ type usage struct {
 // probe reads the server's figures: from /proc by pid, or else from the
 // Prometheus page of its admin HTTP.
 type probe struct {
-	pid    int
-	admin  string
-	client *http.Client
+	pid   int
+	admin string
 }
 
 // newProbe returns nil if there is nothing to read from.
@@ -40,7 +37,7 @@ func newProbe(pid int, admin string) *probe {
 	if pid == 0 && admin == "" {
 		return nil
 	}
-	return &probe{pid: pid, admin: strings.TrimRight(admin, "/"), client: &http.Client{Timeout: 3 * time.Second}}
+	return &probe{pid: pid, admin: strings.TrimRight(admin, "/")}
 }
 
 func (p *probe) source() string {
@@ -49,8 +46,6 @@ func (p *probe) source() string {
 	}
 	return p.admin + "/metrics"
 }
-
-func (p *probe) close() { p.client.CloseIdleConnections() }
 
 // read samples the process; detailed adds PSS and Anon, which makes the kernel
 // walk the page tables.
@@ -98,33 +93,27 @@ func readProc(dir string, detailed bool) (usage, error) {
 	return u, nil
 }
 
+// pageTimeout is how long the server's page may take: a sample that comes later
+// says nothing of its moment.
+const pageTimeout = 3 * time.Second
+
 func (p *probe) readMetrics(ctx context.Context) (usage, error) {
-	var u usage
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.admin+"/metrics", nil)
+	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
+	defer cancel()
+	page, err := observe.Get(ctx, p.admin)
 	if err != nil {
-		return u, fmt.Errorf("bench: admin address: %w", err)
+		return usage{}, err
 	}
-	resp, err := p.client.Do(req)
-	if err != nil {
-		return u, fmt.Errorf("bench: server metrics: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return u, fmt.Errorf("bench: server metrics: %s", resp.Status)
-	}
-	return parseMetrics(io.LimitReader(resp.Body, 16<<20))
+	return usageOn(page)
 }
 
-func parseMetrics(r io.Reader) (u usage, err error) {
-	page, err := observe.Parse(r)
-	if err != nil {
-		return u, err
-	}
+// usageOn is what a page says of its process.
+func usageOn(page observe.Page) (usage, error) {
 	rss, ok1 := page["process_resident_memory_bytes"]
 	cpu, ok2 := page["process_cpu_seconds_total"]
 	started, ok3 := page["process_start_time_seconds"]
 	if !ok1 || !ok2 || !ok3 {
-		return u, errors.New("bench: the admin page has no process metrics: give --pid")
+		return usage{}, errors.New("bench: the admin page has no process metrics: give --pid")
 	}
 	return usage{RSS: uint64(rss), CPU: time.Duration(cpu * float64(time.Second)), started: strconv.FormatFloat(started, 'g', -1, 64)}, nil
 }

@@ -9,11 +9,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hermod-im/hermod/bench/observe"
 )
 
 func TestProbeByPid(t *testing.T) {
 	p := newProbe(os.Getpid(), "http://ignored.invalid")
-	defer p.close()
 	before, err := p.read(t.Context(), true)
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +81,6 @@ func TestProbeByAdmin(t *testing.T) {
 	}))
 	defer srv.Close()
 	p := newProbe(0, srv.URL+"/")
-	defer p.close()
 	u, err := p.read(context.Background(), true)
 	if err != nil || u.RSS != 50<<20 || u.CPU != 12500*time.Millisecond || u.started == "" {
 		t.Errorf("%+v %v", u, err)
@@ -94,7 +94,11 @@ func TestProbeByAdmin(t *testing.T) {
 func FuzzParseMetrics(f *testing.F) {
 	f.Add("process_cpu_seconds_total 12.5\nprocess_resident_memory_bytes 5e7\nprocess_start_time_seconds 1\n")
 	f.Fuzz(func(t *testing.T, page string) {
-		if u, err := parseMetrics(strings.NewReader(page)); err == nil && u.started == "" {
+		p, err := observe.Parse(strings.NewReader(page))
+		if err != nil {
+			return
+		}
+		if u, err := usageOn(p); err == nil && u.started == "" {
 			t.Fatal("took a page without a process for one")
 		}
 	})

@@ -99,7 +99,6 @@ func (r *runner) sampleBefore(ctx context.Context) {
 	u, err := r.probe.read(ctx, false)
 	if err != nil {
 		r.note("no figures of the server's process: %v", err)
-		r.probe.close()
 		r.probe = nil
 		return
 	}
@@ -365,9 +364,6 @@ func (r *runner) stop() error {
 		r.cancel()
 	}
 	r.running.Wait()
-	if r.probe != nil {
-		r.probe.close()
-	}
 	return r.accounts.close()
 }
 

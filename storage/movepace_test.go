@@ -12,18 +12,18 @@ func TestPace(t *testing.T) {
 	const ms = time.Millisecond
 	for _, tt := range []struct {
 		name                 string
-		fixed, noise, row    time.Duration
+		fixed, row           time.Duration
 		leastRows, mostRows  int // where it settles
 		leastRest, mostRests time.Duration
 	}{
-		{"nothing costs anything", 0, 0, 0, 500, 500, 0, 0},
-		{"quick", 3 * ms, 0, 5 * time.Microsecond, 500, 500, 4 * ms, 6 * ms},
-		{"rows are dear", 0, 0, 100 * time.Microsecond, 50, 100, 2 * ms, 10 * ms},
-		{"rows are very dear", 0, 0, 10 * ms, 50, 50, 250 * ms, 500 * ms},
-		{"any commit is slow", 60 * ms, 0, 5 * time.Microsecond, 500, 500, 10 * ms, 10 * ms},
-		{"far away", 500 * ms, 0, 5 * time.Microsecond, 500, 500, 10 * ms, 10 * ms},
-		{"both", 500 * ms, 0, 100 * time.Microsecond, 50, 100, 10 * ms, 10 * ms},
-		{"nobody would wait so long", 0, 0, time.Minute, 50, 50, maxRest, maxRest},
+		{"nothing costs anything", 0, 0, 500, 500, 0, 0},
+		{"quick", 3 * ms, 5 * time.Microsecond, 500, 500, 4 * ms, 6 * ms},
+		{"rows are dear", 0, 100 * time.Microsecond, 50, 100, 2 * ms, 10 * ms},
+		{"rows are very dear", 0, 10 * ms, 50, 50, 250 * ms, 500 * ms},
+		{"any commit is slow", 60 * ms, 5 * time.Microsecond, 500, 500, 10 * ms, 10 * ms},
+		{"far away", 500 * ms, 5 * time.Microsecond, 500, 500, 10 * ms, 10 * ms},
+		{"both", 500 * ms, 100 * time.Microsecond, 50, 100, 10 * ms, 10 * ms},
+		{"nobody would wait so long", 0, time.Minute, 50, 50, maxRest, maxRest},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newPace(500)

@@ -19,17 +19,6 @@ const maxTries = 4
 // retryPause bounds the pause before the first retry; later ones grow.
 const retryPause = 5 * time.Millisecond
 
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // Commit implements storage.Shard: two round trips, one that locks and reads,
 // one that writes and commits. It waits for both, so done has been called when
 // it returns, or is about to be by an earlier transaction's call.
@@ -60,7 +49,7 @@ func (s *Shard) Commit(ctx context.Context, locks *storage.Locks, plan func(*sto
 		if n := number(err); try < maxTries && (n == errDeadlock || n == errDuplicate) {
 			s.metrics.retried(n)
 			// Whoever it met is trying again in this very moment, too.
-			if e := pause(ctx, rand.N(time.Duration(try)*retryPause)); e != nil {
+			if rest(ctx, rand.N(time.Duration(try)*retryPause)); ctx.Err() != nil {
 				return err
 			}
 			continue
